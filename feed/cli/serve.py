@@ -1,0 +1,89 @@
+"""`feed serve`: the service."""
+
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from feed.app import Service
+from feed.demo import Demo
+from feed.server import self_signed
+from feed.server import serve as run
+from feed.settings import load_settings
+from feed.workers import serve as run_workers
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8000]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that serve; each takes its share of the connections. [default: 1]")
+    ] = None,
+    database_url: Annotated[
+        str | None, typer.Option(help="Where the postings are. [default: DATABASE_URL, else an embedded Postgres]")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the embedded Postgres.")] = None,
+    certfile: Annotated[Path | None, typer.Option(help="TLS certificate (chain), PEM.")] = None,
+    keyfile: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    self_signed_: Annotated[
+        bool, typer.Option("--self-signed", help="TLS with a certificate made for this run.")
+    ] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Post lively sample postings, so that there is something to watch.")
+    ] = False,
+) -> None:
+    """Serve the feed: HTTP/1.1 and HTTP/2 (with prior knowledge, or by ALPN on TLS), until SIGTERM or Ctrl-C.
+
+    Settings come from the environment (FEED_* and DATABASE_URL); flags win. At the end every stream is told goodbye.
+
+    Exit codes: 0 stopped, 1 refused to start or a worker did not end as it should, 2 usage.
+
+    \b
+    Examples:
+      feed serve
+      feed serve --demo --port 9000
+      feed serve --database-url postgresql://jobs@db.example/jobs --host 0.0.0.0
+      feed serve --self-signed
+      feed serve --workers 4
+    """
+    flags: dict[str, Any] = {
+        "host": host, "port": port, "workers": workers, "database_url": database_url, "data_dir": data_dir,
+        "certfile": certfile, "keyfile": keyfile,
+    }  # fmt: skip
+    with ExitStack() as stack:
+        if self_signed_:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="feed-tls-")))
+            flags["certfile"], flags["keyfile"] = self_signed(folder, host or "127.0.0.1")
+        settings = load_settings(**{name: value for name, value in flags.items() if value is not None})
+
+        def greet(address: str) -> None:
+            _greet(address, insecure=self_signed_)
+
+        def first(service: Service) -> None:
+            if demo:
+                service.background(Demo(service.store).run(), name="demo")
+
+        def started(address: str, service: Service) -> None:
+            greet(address)
+            first(service)
+
+        if settings.workers > 1:
+            run_workers(settings, greet, first)
+        else:
+            run(settings, started)
+
+
+def _greet(address: str, *, insecure: bool) -> None:
+    """Three lines to try, each working when pasted."""
+    flag = " -k" if insecure else ""
+    posting = '{"title": "Site Reliability Engineer", "company": "Acme", "url": "https://acme.example/42"}'
+    lines = [
+        ("Open the page", f"{address}/"),
+        ("Watch it here", f"curl{flag} -N {address}/v1/jobs/stream"),
+        ("Post a job", f"curl{flag} {address}/v1/jobs -H 'content-type: application/json' -d '{posting}'"),
+    ]
+    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    print("", *(f"  {bold}{label}{plain}\n    {line}\n" for label, line in lines), sep="\n", flush=True)

@@ -1,0 +1,94 @@
+"""What can go wrong between a client and a feed: it refused, it is not there now, or it is no feed."""
+
+from collections.abc import Sequence
+
+import httpx
+import orjson
+
+from feed.errors import ConfigurationError, Fault, FeedError
+
+# Answers that say "not now": a request timeout, too early, too many requests; every 5xx joins them.
+_PASSING = frozenset({408, 425, 429})
+
+
+class ClientError(FeedError):
+    """Anything that `FeedClient` reports."""
+
+
+class Unusable(ClientError, ConfigurationError):
+    """An address or an event id that no request can be made of."""
+
+
+class Refused(ClientError):
+    """The server will not do this however often it is asked: a 4xx other than 408, 425 and 429.
+
+    `status` is the HTTP status; `faults` names the bad fields where the server did (`index`: the item, from
+    0).
+    """
+
+    def __init__(self, status: int, message: str, faults: Sequence[Fault] = ()) -> None:
+        self.status = status
+        self.faults = tuple(faults)
+        super().__init__(message)
+
+
+class Unavailable(ClientError):
+    """The server does not answer now (no connection, time-out, 408, 425, 429, 5xx); the same call may succeed
+    later.
+
+    `retry_after` is the wait the server asked for, in seconds, or None.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class UnexpectedAnswer(ClientError):
+    """Something answers at this address, but not as a feed does."""
+
+
+def error_of(response: httpx.Response) -> ClientError:
+    """Return the error that a response other than a 2xx stands for; its body has been read."""
+    status = response.status_code
+    problem = _problem(response)
+    faults = _faults(problem)
+    said = "; ".join(f"{fault.field}: {fault.message}" for fault in faults[:3])
+    said = said or str(problem.get("detail") or problem.get("title") or response.reason_phrase)
+    message = f"{response.url.copy_with(query=None)} answered {status}: {said}"
+    if status in _PASSING or status >= 500:
+        wait = response.headers.get("retry-after", "")
+        return Unavailable(message, float(wait) if wait.isascii() and wait.isdigit() else None)
+    if status >= 400:
+        return Refused(status, message, faults)
+    return UnexpectedAnswer(f"{message}. Is this the address of a feed?")
+
+
+def unreachable(error: httpx.RequestError) -> Unavailable:
+    """Return `error`, which httpx raised before or in the middle of an answer, as one of ours."""
+    reason = str(error) or type(error).__name__
+    return Unavailable(f"{error.request.url.copy_with(query=None)}: {reason}")
+
+
+def _problem(response: httpx.Response) -> dict[str, object]:
+    """Return the body of an `application/problem+json` answer (RFC 9457), or nothing where it is none."""
+    try:
+        problem = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _faults(problem: dict[str, object]) -> tuple[Fault, ...]:
+    errors = problem.get("errors")
+    if not isinstance(errors, list):
+        return ()
+    return tuple(
+        Fault(
+            field=str(error.get("field", "")),
+            message=str(error.get("message", "")),
+            index=index if isinstance(index := error.get("index"), int) else None,
+        )
+        for error in errors
+        if isinstance(error, dict)
+    )

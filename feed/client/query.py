@@ -1,0 +1,40 @@
+"""What goes into a request: the service's address, filters as a query, an event id as a header."""
+
+from collections.abc import Mapping, Sequence
+
+import httpx
+
+from feed.client.errors import Unusable
+
+FilterValue = str | int | float
+Filters = Mapping[str, FilterValue | Sequence[FilterValue]]
+"""Filters by name: `{"location": ["berlin", "paris"], "salary_min": 60000}`; any value of a name will do."""
+
+
+def service_url(text: str) -> httpx.URL:
+    """Return the address of a service, or say what is wrong with it (`Unusable`)."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise Unusable(f"{text!r} is no URL: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise Unusable(f"{text!r} is no address of a feed: write it as http://HOST:PORT or https://HOST")
+    if url.query or url.fragment:
+        raise Unusable(f"{text!r} has a query: give the address of the service alone")
+    return url
+
+
+def query(filters: Filters | None, **others: object) -> tuple[tuple[str, str], ...]:
+    """Return filters and other parameters as pairs; None is left out."""
+    pairs: list[tuple[str, str]] = []
+    for name, values in {**(filters or {}), **others}.items():
+        several = values if isinstance(values, Sequence) and not isinstance(values, str) else [values]
+        pairs += [(name, str(value)) for value in several if value is not None]
+    return tuple(pairs)
+
+
+def event_id(text: str) -> str:
+    """Return `text` if it can be sent back as `Last-Event-ID` (`Unusable` otherwise)."""
+    if not (text.isascii() and text.isprintable()):
+        raise Unusable(f"{text!r} cannot be an event id")
+    return text

@@ -1,0 +1,27 @@
+"""A cursor: the id a subscriber sends back, `<epoch>.<position>` or a bare position."""
+
+import re
+from dataclasses import dataclass
+
+# 19 digits hold any bigint; what is longer cannot be ours and is refused before int() sees it.
+_SHAPE = re.compile(r"(?:([0-9]{1,10})\.)?([0-9]{1,19})\Z")
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in the log: everything up to and including `position` has been seen."""
+
+    position: int
+    epoch: int | None = None  # None: the epoch in force
+
+    def __str__(self) -> str:
+        return str(self.position) if self.epoch is None else f"{self.epoch}.{self.position}"
+
+
+def parse_cursor(text: str) -> Cursor | None:
+    """Return the cursor that `text` spells, or None where it spells none (the stream then resets)."""
+    found = _SHAPE.match(text.strip())
+    if found is None or int(found[2]) > _LARGEST:
+        return None
+    return Cursor(int(found[2]), int(found[1]) if found[1] is not None else None)

@@ -1,0 +1,1 @@
+"""Everything that speaks SQL: from the inbox to batches of events, and the postings themselves."""

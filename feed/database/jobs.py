@@ -1,0 +1,227 @@
+"""The job store: postings written, closed, read and listed; the list asks of SQL what `feed.filter` asks in memory."""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import orjson
+
+from feed.database.connect import pool, translated
+from feed.errors import DatabaseUnavailable, Fault, Invalid, NotFound
+from feed.filter import EQUALITY, Filter
+from feed.posting import FIELDS, PostingIn
+from feed.settings import load_settings
+
+_COLUMNS = ", ".join(f"j.{name}" for name in FIELDS)
+_READ = f"SELECT {_COLUMNS}, '/v1/jobs/' || j.id AS href"
+_WRITTEN = [name for name in FIELDS if name not in ("id", "version", "updated_at")] + ["description"]
+_CHANGING = [name for name in _WRITTEN if name not in ("source", "external_id")]
+
+_GIVEN = """
+given AS (
+  SELECT * FROM ROWS FROM (json_to_recordset($1::json) AS (
+    source text, external_id text, title text, company text, url text, location text, country text, workplace text,
+    employment_type text, seniority text, tags text[], salary_min numeric, salary_max numeric, currency text,
+    salary_period text, latitude double precision, longitude double precision, posted_at timestamptz,
+    valid_through timestamptz, closed_at timestamptz, description text, closed_given boolean)) WITH ORDINALITY)
+"""
+
+# A write is two statements: what is not there yet, then what is there and differs. The second sees what others committed
+# while the first waited for them; what the write leaves unsaid (posted_at, closed_at) stays as it is in the newest version
+# of the row. An equal row is left alone and makes no event.
+_INSERT = f"""
+WITH {_GIVEN}
+INSERT INTO job ({", ".join(_WRITTEN)})
+SELECT {", ".join("coalesce(g.posted_at, clock_timestamp())" if name == "posted_at" else f"g.{name}" for name in _WRITTEN)}
+  FROM given g ORDER BY g.ordinality
+ON CONFLICT (source, external_id) DO NOTHING RETURNING id
+"""
+_NEW = {
+    "posted_at": "coalesce(g.posted_at, j.posted_at)",
+    "closed_at": "CASE WHEN g.closed_given THEN g.closed_at ELSE j.closed_at END",
+}
+_UPDATE = f"""
+WITH {_GIVEN}
+UPDATE job j SET {", ".join(f"{name} = {_NEW.get(name, f'g.{name}')}" for name in _CHANGING)}
+  FROM given g WHERE j.source = g.source AND j.external_id = g.external_id
+   AND ({", ".join(f"j.{name}" for name in _CHANGING)})
+       IS DISTINCT FROM ({", ".join(_NEW.get(name, f"g.{name}") for name in _CHANGING)})
+RETURNING j.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Postings on their way into one statement."""
+
+    rows: int
+    json: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of the postings of a write."""
+
+    created: int
+    updated: int
+    unchanged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One page of a list: postings as JSON, and the log's place that the same read saw."""
+
+    jobs: list[bytes]
+    last_id: int | None  # of the page's last posting; None where the list ends with it
+    epoch: int
+    head: int
+
+
+class JobStore:
+    """Postings in Postgres. Every call raises DatabaseUnavailable while that is away."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._pool = pool
+
+    async def write(self, postings: Sequence[PostingIn]) -> Written:
+        """Write all or nothing; idempotent on source + external_id."""
+        keys = [posting.key for posting in postings if posting.key is not None]
+        if len(keys) != len(set(keys)):
+            raise Invalid([Fault("external_id", "the same source and external_id twice in one write")])
+        return await self.write_batches([batch_of(postings)])
+
+    async def write_batches(self, batches: Iterable[Batch]) -> Written:
+        """Write all in one transaction. `batches` is gone through again when the database asks for another try."""
+        with translated(), _refusals():
+            for _ in range(5):
+                try:
+                    return await self._write(batches)
+                except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+                    continue  # another write met ours row for row; the loser starts over
+        raise DatabaseUnavailable("other writes kept getting in the way of this one; send it again")
+
+    async def _write(self, batches: Iterable[Batch]) -> Written:
+        created = updated = total = 0
+        async with self._pool.acquire() as connection, connection.transaction():
+            for batch in batches:
+                created += len(await connection.fetch(_INSERT, batch.json))
+                updated += len(await connection.fetch(_UPDATE, batch.json))
+                total += batch.rows
+        return Written(created, updated, total - created - updated)
+
+    async def put(self, posting: PostingIn) -> tuple[int, bool]:
+        """Write one; returns its id and whether it is new."""
+        batch = batch_of([posting]).json
+        with translated(), _refusals():
+            async with self._pool.acquire() as connection, connection.transaction():
+                job = await connection.fetchval(_INSERT, batch)
+                if job is not None:
+                    return job, True
+                await connection.execute(_UPDATE, batch)
+                return await connection.fetchval(
+                    "SELECT id FROM job WHERE source = $1 AND external_id = $2", posting.source, posting.external_id
+                ), False
+
+    async def read(self, job: int) -> bytes:
+        """One posting with its description, as JSON; raises NotFound."""
+        with translated():
+            found = await self._pool.fetchval(
+                f"SELECT row_to_json(x)::text FROM ({_READ}, j.description FROM job j WHERE j.id = $1) x", job
+            )
+        if found is None:
+            raise NotFound(f"there is no posting {job}")
+        return str(found).encode()
+
+    async def close(self, job: int) -> None:
+        """Close a posting; one that is closed, or is not there, stays as it is."""
+        with translated():
+            await self._pool.execute(
+                "UPDATE job SET closed_at = clock_timestamp() WHERE id = $1 AND closed_at IS NULL", job
+            )
+
+    async def list(self, wanted: Filter, *, closed: bool | None, below: int | None, limit: int) -> Listing:
+        """Postings that match, newest first, with ids below `below`; `closed` None is both open and closed ones.
+
+        One statement, one snapshot: every change that the page does not show comes after `head`.
+        """
+        where, arguments = conditions(wanted)
+        if closed is not None:
+            where.append(f"j.closed_at IS {'NOT ' if closed else ''}NULL")
+        if below is not None:
+            arguments.append(below)
+            where.append(f"j.id < ${len(arguments)}")
+        arguments.append(limit + 1)
+        sql = (
+            f"WITH page AS ({_READ} FROM job j WHERE {' AND '.join(where) or 'true'} "
+            f"ORDER BY j.id DESC LIMIT ${len(arguments)}) "
+            "SELECT s.epoch, s.head, page.id, row_to_json(page)::text AS job FROM state s LEFT JOIN page ON true "
+            "ORDER BY page.id DESC"
+        )
+        with translated():
+            rows = await self._pool.fetch(sql, *arguments)
+        found = [row for row in rows if row["id"] is not None]
+        more = len(found) > limit
+        shown = found[:limit]
+        return Listing(
+            [row["job"].encode() for row in shown], shown[-1]["id"] if more else None, rows[0]["epoch"], rows[0]["head"]
+        )
+
+
+def batch_of(postings: Sequence[PostingIn]) -> Batch:
+    """Postings as the upsert takes them."""
+    return Batch(len(postings), orjson.dumps([posting.row() for posting in postings]).decode())
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What Postgres itself refuses in a posting that passed our own checks."""
+    try:
+        yield
+    except (asyncpg.CheckViolationError, asyncpg.NotNullViolationError, asyncpg.DataError) as error:
+        raise Invalid([Fault(error.constraint_name or error.column_name or "posting", str(error))]) from None
+
+
+def conditions(wanted: Filter) -> tuple[list[str], list[Any]]:
+    """The SQL conditions of a filter over `job j`, and their arguments; the twin of `Filter.matches`."""
+    where: list[str] = []
+    arguments: list[Any] = []
+
+    def bind(value: Any) -> str:
+        arguments.append(value)
+        return f"${len(arguments)}"
+
+    for name in EQUALITY:
+        values = getattr(wanted, name)
+        if not values:
+            continue
+        if name == "tag":
+            where.append(f"fold_all(j.tags) && {bind(list(values))}::text[]")
+        else:
+            where.append(f"fold(j.{name}) = ANY ({bind(list(values))}::text[])")
+    if wanted.location:
+        parts = bind(list(wanted.location))
+        where.append(f"EXISTS (SELECT FROM unnest({parts}::text[]) p WHERE strpos(words(j.location), p) > 0)")
+    if wanted.currency:
+        where.append(f"j.currency = ANY ({bind(list(wanted.currency))}::text[])")
+    if wanted.salary_min is not None:
+        where.append(
+            f"yearly(j.salary_min, j.salary_max, j.salary_period) >= {bind(wanted.salary_min)}::double precision"
+        )
+    for beginning in wanted.q:
+        text = "concat_ws(' ', j.title, j.company, array_to_string(j.tags, ' '), j.location)"
+        where.append(f"strpos(words({text}), {bind(beginning)}) > 0")
+    if wanted.near is not None:
+        lat, lon = bind(wanted.near.latitude), bind(wanted.near.longitude)
+        point = f"{lat}::double precision, {lon}::double precision, j.latitude, j.longitude"
+        where.append(f"distance_km({point}) <= {bind(wanted.near.radius_km)}::double precision")
+    return where, arguments
+
+
+@asynccontextmanager
+async def open_store(database_url: str) -> AsyncIterator[JobStore]:
+    """A store of one's own, for programs that write straight to the database."""
+    settings = load_settings(database_url=database_url)
+    async with pool(settings, database_url) as connections:
+        yield JobStore(connections)

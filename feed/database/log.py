@@ -1,0 +1,106 @@
+"""The log as replay reads it: pages of events, its state, its epochs."""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import orjson
+
+from feed.database.connect import translated
+from feed.event import Event, Kind
+from feed.fanout.history import LogState
+from feed.posting import FIELDS, FILTERED
+
+READ = """
+SELECT l.position, l.kind, l.reason, l.job, l.was FROM log l
+ WHERE l.position > $1 AND l.position <= $2 AND l.position > (SELECT s.floor FROM state s)
+ ORDER BY l.position
+"""
+
+
+# What follows a position, with the state that the same snapshot saw: one round trip for the tailer.
+TAIL = """
+SELECT s.epoch, s.head, s.floor, l.position, l.kind, l.reason, l.job, l.was
+  FROM state s LEFT JOIN LATERAL (
+    SELECT n.position, n.kind, n.reason, n.job, n.was FROM log n
+     WHERE n.position > greatest($1, s.floor) ORDER BY n.position LIMIT $2) l
+    ON true
+ ORDER BY l.position
+"""
+
+
+def _json(text: str) -> Any:
+    return orjson.loads(text)
+
+
+def _time(text: str) -> str:
+    """Postgres writes ISO times with a blank and a short offset; RFC 3339 wants neither."""
+    return f"{text[:10]}T{text[11:]}:00" if text.endswith("+00") else text
+
+
+# How the texts of the log read: a posting's fields that are more than text (migrations/0003_capture.sql writes them).
+_READ: dict[str, Callable[[str], Any]] = {
+    "id": _json, "tags": _json, "version": int, "salary_min": float, "salary_max": float, "latitude": float,
+    "longitude": float, "posted_at": _time, "valid_through": _time, "updated_at": _time, "closed_at": _time,
+}  # fmt: skip
+
+
+def events_of(rows: Iterable[Any]) -> list[Event]:
+    """Decode rows of READ or TAIL. A row written by an older version may lack the newest fields: they read as None."""
+    return [
+        Event(
+            position=position,
+            kind=Kind(kind),
+            job=_named(FIELDS, job),
+            was=None if was is None else _named(FILTERED, was),
+            reason=reason,
+        )
+        for position, kind, reason, job, was in rows
+    ]
+
+
+def _named(names: tuple[str, ...], texts: list[str | None]) -> dict[str, Any]:
+    found: dict[str, Any] = dict(zip(names, texts, strict=False))
+    if len(found) < len(names):
+        found = dict.fromkeys(names) | found
+    for name, read in _READ.items():
+        text = found.get(name)
+        if text is not None:
+            found[name] = read(text)
+    return found
+
+
+class Log:
+    """The `LogReader` of `feed.fanout.history`, on Postgres."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._pool = pool
+
+    async def state(self) -> LogState:
+        """The log now, read afresh."""
+        with translated():
+            rows = await self._pool.fetch("SELECT epoch, head, floor FROM state")
+        return LogState(*rows[0])
+
+    async def read(self, after: int, upto: int) -> list[Event]:
+        """The events with after < position <= upto that are not pruned, ascending."""
+        with translated():
+            return events_of(await self._pool.fetch(READ, after, upto))
+
+    async def epoch_end(self, epoch: int) -> int | None:
+        """The last position that `epoch` shares with its successors; None for an epoch that never was."""
+        with translated():
+            row = await self._pool.fetchrow(
+                "SELECT e.epoch, (SELECT min(n.start_position) FROM epoch n WHERE n.epoch > e.epoch) AS until "
+                "FROM epoch e WHERE e.epoch = $1",
+                epoch,
+            )
+        if row is None:
+            return None
+        return 2**63 - 1 if row["until"] is None else int(row["until"])
+
+    async def position_before(self, instant: datetime) -> int:
+        """The last position sequenced before `instant`."""
+        with translated():
+            return int(await self._pool.fetchval("SELECT position_before($1)", instant))

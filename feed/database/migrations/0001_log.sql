@@ -1,0 +1,153 @@
+-- The path of an event inside Postgres: inbox -> advance() -> log. Every file here runs once, in a transaction of its
+-- own, with `search_path` set to the feed's schema; functions pin that path with SET search_path FROM CURRENT.
+
+-- One row. `snap` is the snapshot that the last advance() read the inbox with: what it did not see is new.
+CREATE TABLE state (
+  one    boolean PRIMARY KEY DEFAULT true CHECK (one),
+  epoch  bigint NOT NULL,
+  ident  text NOT NULL,
+  head   bigint NOT NULL DEFAULT 0,                    -- newest position
+  floor  bigint NOT NULL DEFAULT 0,                    -- positions up to this one are pruned
+  at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+  rescue boolean NOT NULL DEFAULT false,               -- the identity changed: take every inbox row, whatever its xid
+  snap   pg_snapshot NOT NULL
+) WITH (fillfactor = 10);
+
+-- A position of epoch e is the same event in every later epoch up to the start of epoch e's successor.
+CREATE TABLE epoch (
+  epoch          bigint PRIMARY KEY,
+  start_position bigint NOT NULL,
+  started_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- What writers leave behind. The order of ids is the order of writes to one row (the row's lock is held); the xid is
+-- what a snapshot can be asked about. The identity keeps CACHE 1, or ids would not follow that order across sessions.
+CREATE TABLE inbox (
+  xid    xid8 NOT NULL DEFAULT pg_current_xact_id(),
+  id     bigint GENERATED ALWAYS AS IDENTITY,
+  kind   text NOT NULL,
+  reason text,
+  at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+  job    text[] NOT NULL,                              -- a posting: see 0003_capture.sql
+  was    text[]
+);
+CREATE INDEX inbox_xid ON inbox (xid);                 -- not unique, not wider: a bulk load's rows share one entry
+
+-- The feed: dense positions from 1. No default partition, so that old ones can be detached CONCURRENTLY.
+CREATE TABLE log (
+  position bigint PRIMARY KEY,
+  kind     text NOT NULL,
+  reason   text,
+  at       timestamptz NOT NULL,                       -- when it was sequenced; ascends with the position
+  job      text[] NOT NULL,
+  was      text[]
+) PARTITION BY RANGE (position);
+
+-- A flag outside MVCC, so that a writer sees it change at once: 1 means "the sequencer sleeps, ring the bell".
+CREATE SEQUENCE armed MINVALUE 0 START 0;
+
+-- Which history this is: a restored, promoted or copied database answers differently. The timeline comes from the WAL
+-- file's name, since pg_control_checkpoint() is stale right after a promotion.
+CREATE FUNCTION ident() RETURNS text LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+  SELECT concat_ws('/',
+    (SELECT system_identifier FROM pg_control_system()),
+    left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
+    (SELECT oid FROM pg_database WHERE datname = current_database()),
+    'state'::regclass::oid)                            -- a dump restored over its own database makes its tables anew
+$$;
+
+-- Epochs are named by the second they began in (since 2020), so that a feed built anew never reuses an old one's ids.
+CREATE FUNCTION next_epoch(after bigint) RETURNS bigint LANGUAGE sql VOLATILE AS $$
+  SELECT greatest(after + 1, extract(epoch FROM clock_timestamp() - timestamptz '2020-01-01 00:00:00+00')::bigint)
+$$;
+
+INSERT INTO state (epoch, ident, snap) SELECT next_epoch(0), ident(), pg_current_snapshot();
+INSERT INTO epoch (epoch, start_position) SELECT epoch, 0 FROM state;
+
+-- Make partitions until `ahead` empty ones follow the head's. ATTACH locks less than PARTITION OF would.
+CREATE FUNCTION extend_log(size bigint, ahead integer) RETURNS integer LANGUAGE plpgsql
+SET search_path FROM CURRENT AS $$
+DECLARE
+  wanted bigint; upper bigint; made integer := 0; part text;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtext('extend_log'), hashtext(current_schema()));
+  SELECT head + 1 + size * ahead INTO wanted FROM state;
+  SELECT coalesce(max((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''?(\d+)'))[1]::bigint), 1) INTO upper
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'log'::regclass;
+  WHILE upper <= wanted LOOP
+    part := 'log_' || upper;
+    EXECUTE format('CREATE TABLE %I (LIKE log INCLUDING ALL)', part);
+    EXECUTE format('ALTER TABLE log ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', part, upper, upper + size);
+    upper := upper + size; made := made + 1;
+  END LOOP;
+  RETURN made;
+END $$;
+
+-- Move what became visible since the last call from the inbox to the log, at most `batch` rows, and say so on the
+-- channel named like the schema. Call it in autocommit, READ COMMITTED, with synchronous_commit on. Safe against a
+-- rival: the row lock on `state` fences it. The xid-range predicate keeps the cost independent of dead rows.
+CREATE FUNCTION advance(batch integer, OUT epoch bigint, OUT head bigint, OUT moved integer, OUT more boolean,
+                        OUT xmax xid8, OUT oldest timestamptz)
+LANGUAGE plpgsql SET search_path FROM CURRENT SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+DECLARE
+  st state; xm xid8; xi xid8[]; me text := ident();
+BEGIN
+  SELECT * INTO STRICT st FROM state;
+  xm := pg_snapshot_xmax(st.snap); xi := ARRAY(SELECT pg_snapshot_xip(st.snap));
+  IF st.ident = me AND NOT st.rescue AND NOT EXISTS (SELECT FROM inbox i WHERE i.xid >= xm)
+     AND NOT EXISTS (SELECT FROM inbox i WHERE i.xid = ANY (xi)) THEN
+    epoch := st.epoch; head := st.head; moved := 0; more := false;
+    xmax := pg_snapshot_xmax(pg_current_snapshot());
+    RETURN;
+  END IF;
+
+  SELECT * INTO STRICT st FROM state FOR UPDATE;
+  xm := pg_snapshot_xmax(st.snap); xi := ARRAY(SELECT pg_snapshot_xip(st.snap));
+  IF st.ident <> me THEN
+    st.epoch := next_epoch(st.epoch); st.rescue := true;
+    INSERT INTO epoch AS e (epoch, start_position) VALUES (st.epoch, st.head);
+    PERFORM pg_notify(current_schema(), st.epoch || '.' || st.head);
+  END IF;
+  IF st.rescue THEN xm := '0'; END IF;                 -- every row, and the plan stays one that only knows ranges
+
+  -- One statement, one snapshot. Over the bound, the old snapshot stays in force and the rest comes with the next call.
+  WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS snap, greatest(clock_timestamp(), st.at) AS at),
+  bound AS MATERIALIZED (
+    SELECT i.id FROM inbox i WHERE i.xid >= xm OR i.xid = ANY (xi) ORDER BY i.id OFFSET batch LIMIT 1),
+  d AS (
+    DELETE FROM inbox i WHERE (i.xid >= xm OR i.xid = ANY (xi))
+      AND i.id < coalesce((SELECT b.id FROM bound b), 9223372036854775807)
+    RETURNING i.id, i.kind, i.reason, i.at, i.job, i.was),
+  l AS (
+    INSERT INTO log (position, kind, reason, at, job, was)
+    SELECT st.head + row_number() OVER (ORDER BY d.id), d.kind, d.reason, s.at, d.job, d.was FROM d, s ORDER BY d.id
+    RETURNING position),
+  c AS (
+    SELECT (SELECT count(*)::integer FROM l) AS moved, st.head + (SELECT count(*) FROM l) AS head,
+           EXISTS (SELECT FROM bound) AS more, (SELECT min(d.at) FROM d) AS oldest),
+  u AS (
+    UPDATE state t SET head = c.head, at = s.at, epoch = st.epoch, ident = me, rescue = st.rescue AND c.more,
+                       snap = CASE WHEN c.more THEN st.snap ELSE s.snap END
+      FROM c, s)
+  SELECT st.epoch, c.head, c.moved, c.more, pg_snapshot_xmax(s.snap), c.oldest
+    INTO epoch, head, moved, more, xmax, oldest FROM c, s;
+  IF moved > 0 THEN
+    PERFORM pg_notify(current_schema(), epoch || '.' || head);
+  END IF;
+END $$;
+
+-- The last position sequenced before `instant` (the floor where all are younger): a binary search, since `at` ascends.
+CREATE FUNCTION position_before(instant timestamptz) RETURNS bigint LANGUAGE plpgsql STABLE
+SET search_path FROM CURRENT AS $$
+DECLARE
+  low bigint; high bigint; middle bigint; seen timestamptz;
+BEGIN
+  SELECT s.floor, s.head INTO low, high FROM state s;
+  WHILE low < high LOOP
+    middle := (low + high + 1) / 2;
+    SELECT l.at INTO seen FROM log l WHERE l.position = middle;
+    IF seen IS NULL OR seen < instant THEN low := middle; ELSE high := middle - 1; END IF;
+  END LOOP;
+  RETURN low;
+END $$;

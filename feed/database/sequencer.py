@@ -1,0 +1,156 @@
+"""The sequencer: moves committed changes from the inbox to the log. One leads at a time, in whichever process."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import structlog
+
+from feed.database.connect import Backoff, owned, translated
+from feed.errors import DatabaseRefused, DatabaseUnavailable
+from feed.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What one call of advance() did: rows moved, whether more wait, and the snapshot's xmax."""
+
+    head: int
+    moved: int
+    more: bool
+    xmax: int
+
+
+class Sequencer:
+    """Calls advance() in a tight loop while there is work; then arms the doorbell and sleeps behind a poll.
+
+    The order of arming matters (DESIGN.md, 2): a writer that read the flag before it was set already held its xid, so it
+    is in progress in the arming snapshot; until the last of those is gone the sequencer keeps polling.
+    """
+
+    def __init__(self, settings: Settings, dsn: str) -> None:
+        self._settings = settings
+        self._dsn = dsn
+        self._bell = asyncio.Event()
+        self.leading = asyncio.Event()
+        self._move: Any = None  # the prepared statement of a term
+
+    async def run(self) -> None:
+        """Try to lead, for ever; whatever ends a term, another is tried for."""
+        backoff = Backoff(self._settings.reconnect_max)
+        while True:
+            try:
+                # The server ends a session that is silent for the lease (a stopped process, a dead link), and its lock.
+                async with owned(
+                    self._settings, self._dsn, "sequencer",
+                    idle_session_timeout=f"{round(self._settings.sequencer_lease * 1000)}",
+                    synchronous_commit="on", default_transaction_isolation="read committed",
+                ) as connection:  # fmt: skip
+                    with translated():
+                        await self._elected(connection)
+                        backoff.reset()
+                        await self._lead(connection)
+            except (DatabaseUnavailable, DatabaseRefused) as error:
+                if self.leading.is_set():
+                    log.warning("sequencer lost the database", error=str(error))
+            except Exception:  # a fault of ours must not end the feed: it is seen, and tried again
+                log.exception("sequencer failed")
+            finally:
+                self.leading.clear()
+            await backoff.wait()
+
+    async def _elected(self, connection: Any) -> None:
+        """Return once this process holds the lock."""
+        settings = self._settings
+        while not await self._ask(
+            connection.fetchval(
+                "SELECT NOT pg_is_in_recovery() AND pg_try_advisory_lock(hashtext('feed sequencer'), hashtext($1))",
+                settings.db_schema,
+            )
+        ):
+            await asyncio.sleep(settings.leader_retry)
+
+    async def _lead(self, connection: Any) -> None:
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        await self._ask(connection.add_listener(f"{settings.db_schema}_wake", self._ring))
+        connection.add_termination_listener(self._ring)  # do not wait for the poll to find that out
+        self._move = await self._ask(
+            connection.prepare("SELECT head, moved, more, xmax::text::bigint AS xmax FROM advance($1)")
+        )
+        self.leading.set()
+        log.info("sequencing")
+        await self._arm(connection, 0)
+        worked = loop.time()
+        idle = settings.sequencer_idle
+        while True:
+            done = await self._advance(connection)
+            if done.moved:
+                worked = loop.time()
+                if not done.more:
+                    busy = done.moved >= settings.sequencer_busy
+                    await asyncio.sleep(settings.sequencer_interval_busy if busy else settings.sequencer_interval)
+            elif not settings.doorbell:
+                await asyncio.sleep(settings.sequencer_poll_min)
+            elif loop.time() - worked < idle:
+                await asyncio.sleep(settings.sequencer_interval)
+            else:
+                asleep = loop.time()
+                await self._sleep(connection)
+                await self._advance(connection)  # before anything else: somebody waits for it
+                await self._arm(connection, 0)
+                worked = loop.time()
+                # Where work comes seldom, to look for more of it costs more than the next ring.
+                seldom = worked - asleep > settings.sequencer_idle
+                idle = settings.sequencer_interval if seldom else settings.sequencer_idle
+
+    async def _sleep(self, connection: Any) -> None:
+        """Arm the bell and return when there is work."""
+        settings = self._settings
+        self._bell.clear()
+        await self._arm(connection, 1)
+        done = await self._advance(connection)
+        armed_at, delay, unaware = done.xmax, settings.sequencer_poll_min, True
+        while not done.moved:
+            try:
+                async with asyncio.timeout(delay if unaware else settings.tail_poll):
+                    await self._bell.wait()
+                return
+            except TimeoutError:
+                delay = min(delay * 2, settings.sequencer_poll_max)
+            # Asked before looking: who was unaware and has committed by then is found by this look.
+            unaware = await self._ask(
+                connection.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot()) < $1::text::xid8", str(armed_at))
+            )
+            done = await self._advance(connection)
+
+    async def _advance(self, connection: Any) -> Advance:
+        try:
+            # Asked some hundred times a second: prepared, and with the driver's own time-out, which costs less.
+            row = await self._move.fetchrow(self._settings.sequencer_batch, timeout=self._settings.query_timeout)
+        except asyncpg.CheckViolationError:
+            # No partition holds the next position. Nothing is lost: the inbox keeps it until there is one.
+            settings = self._settings
+            enough = -(-settings.sequencer_batch // settings.log_partition)  # a batch may be larger than a partition
+            made = await self._ask(
+                connection.fetchval(
+                    "SELECT extend_log($1, $2)", settings.log_partition, max(settings.log_partitions_ahead, enough)
+                )
+            )
+            log.error("the log had run out of partitions", made=made)
+            return Advance(0, 1, True, 0)
+        return Advance(row["head"], row["moved"], row["more"], row["xmax"])
+
+    async def _arm(self, connection: Any, flag: int) -> None:
+        await self._ask(connection.fetchval("SELECT setval('armed', $1)", flag))
+
+    async def _ask(self, answer: Any) -> Any:
+        """Wait for the database, but not for ever: a leader that hears nothing gives up its term."""
+        async with asyncio.timeout(self._settings.query_timeout):
+            return await answer
+
+    def _ring(self, *_: object) -> None:
+        self._bell.set()

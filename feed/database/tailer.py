@@ -1,0 +1,118 @@
+"""The tailer: follows the log of one Postgres and feeds the hub. One per process, on one connection of its own."""
+
+import asyncio
+from typing import Any
+
+import structlog
+
+from feed.database.connect import Backoff, owned, translated
+from feed.database.log import TAIL, events_of
+from feed.errors import DatabaseRefused, DatabaseUnavailable
+from feed.fanout.hub import Hub
+from feed.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class Tailer:
+    """NOTIFY is a doorbell: it only sets an event. What is new is read from the log, and a poll stands behind the bell."""
+
+    def __init__(self, settings: Settings, dsn: str, hub: Hub) -> None:
+        self._settings = settings
+        self._dsn = dsn
+        self._hub = hub
+        self._bell = asyncio.Event()
+        self.connected = False
+        self.fault: str | None = "not connected yet"  # why it is not following, in words
+        self.seen_at: float | None = None  # loop time of the last good read
+
+    async def run(self) -> None:
+        """Follow for ever; every failure ends the connection, never the hub's subscribers."""
+        backoff = Backoff(self._settings.reconnect_max)
+        while True:
+            try:
+                async with owned(self._settings, self._dsn, "tailer", idle_session_timeout="0") as connection:
+                    with translated():
+                        await self._follow(connection, backoff)
+            except (DatabaseUnavailable, DatabaseRefused) as error:
+                if self.fault is None or self.fault != str(error):
+                    log.warning("tailer lost the database", error=str(error))
+                self.fault = str(error)
+            except Exception as error:  # a fault of ours must not end the feed: it is seen, and tried again
+                self.fault = f"{type(error).__name__}: {error}"
+                log.exception("tailer failed")
+            self.connected = False
+            await backoff.wait()
+
+    async def _follow(self, connection: Any, backoff: Backoff) -> None:
+        settings, hub = self._settings, self._hub
+        async with asyncio.timeout(settings.tail_timeout):
+            await connection.add_listener(settings.db_schema, self._ring)
+        connection.add_termination_listener(self._ring)  # do not wait for the poll to find that out
+        async with asyncio.timeout(settings.tail_timeout):
+            tail = await connection.prepare(TAIL)
+        position = await self._begin(connection)
+        while True:
+            # Clear before reading: a bell that rings during the read is heard.
+            self._bell.clear()
+            rows = await tail.fetch(position, settings.tail_page, timeout=settings.tail_timeout)
+            epoch, head, floor, first, *_ = rows[0]
+            if epoch != hub.epoch or head < position:
+                position = await self._turn(connection, position)
+                continue
+            if position < head:
+                if first != position + 1:
+                    log.warning("events were pruned before they were read", after=position, floor=floor)
+                    hub.begin(epoch, head)
+                else:
+                    events = events_of(row[3:] for row in rows)
+                    for begin in range(0, len(events), settings.publish_events):
+                        hub.publish(events[begin : begin + settings.publish_events])
+                        await asyncio.sleep(0)  # readers stay live during a flood
+                position = hub.head
+                hub.behind = head - position
+                if position < head:
+                    continue
+            hub.ready = True
+            if not self.connected:
+                self.connected, self.fault = True, None
+                log.info("following the log", epoch=hub.epoch, position=position)
+                backoff.reset()
+            self.seen_at = asyncio.get_running_loop().time()
+            if connection.is_closed():
+                raise ConnectionResetError("the listener's connection was closed")
+            try:
+                async with asyncio.timeout(settings.tail_poll):
+                    await self._bell.wait()
+            except TimeoutError:
+                pass
+
+    async def _begin(self, connection: Any) -> int:
+        """The position to go on from. A hub that starts is given the newest events, for those who come back."""
+        hub = self._hub
+        async with asyncio.timeout(self._settings.tail_timeout):
+            state = await connection.fetchrow("SELECT epoch, head, floor FROM state")
+        if not hub.ready:
+            position = max(state["floor"], state["head"] - self._settings.ring_events)
+            hub.begin(state["epoch"], position)
+        return hub.head
+
+    async def _turn(self, connection: Any, position: int) -> int:
+        """Another epoch: go on where it shares our past, start over where it does not."""
+        hub = self._hub
+        async with asyncio.timeout(self._settings.tail_timeout):
+            state = await connection.fetchrow(
+                "SELECT s.epoch, s.head, (SELECT min(e.start_position) FROM epoch e WHERE e.epoch > $1) AS until, "
+                "EXISTS (SELECT FROM epoch e WHERE e.epoch = $1) AS known FROM state s",
+                hub.epoch,
+            )
+        shared = state["known"] and (state["until"] is None or position <= state["until"]) and position <= state["head"]
+        log.warning("the log changed its epoch", old=hub.epoch, new=state["epoch"], position=position, unbroken=shared)
+        if shared:
+            hub.rename(state["epoch"])
+            return position
+        hub.begin(state["epoch"], state["head"])
+        return int(state["head"])
+
+    def _ring(self, *_: object) -> None:
+        self._bell.set()

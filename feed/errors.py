@@ -1,0 +1,47 @@
+"""The one tree of errors; `feed.http.problems` maps it to HTTP, `feed.cli` to exit codes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class FeedError(Exception):
+    """Anything that feed itself reports; its text says what was wrong and what to do."""
+
+
+class ConfigurationError(FeedError):
+    """A setting, a flag or the environment asks for something that cannot work."""
+
+
+class DatabaseRefused(FeedError):
+    """The database answers but cannot carry a feed (standby, pooler, rights, newer schema)."""
+
+
+class DatabaseUnavailable(FeedError):
+    """The database does not answer now; the same call may succeed later."""
+
+
+class NotFound(FeedError):
+    """There is no such posting."""
+
+
+class TooLarge(FeedError):
+    """A request or an item in it is over its bound in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with one field: `index` is the item's place in the request, from 0."""
+
+    field: str
+    message: str
+    index: int | None = None
+
+
+class Invalid(FeedError):
+    """Input was refused; `faults` names every field (the first hundred of them)."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        first = self.faults[0]
+        where = f"item {first.index}, " if first.index is not None else ""
+        super().__init__(f"{where}{first.field}: {first.message}")

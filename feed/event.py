@@ -1,0 +1,28 @@
+"""An event: one committed change of one posting, at one position of the log."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """What happened to the posting, as its subscribers see it."""
+
+    POSTED = "posted"
+    UPDATED = "updated"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One position of the log.
+
+    `job` is the posting after the change, without its description; `was` holds the fields that filters read, as they
+    were before, and is None where the change left them alone. `reason` says why a posting closed.
+    """
+
+    position: int
+    kind: Kind
+    job: dict[str, Any]
+    was: dict[str, Any] | None = None
+    reason: str | None = None

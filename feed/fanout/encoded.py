@@ -1,0 +1,36 @@
+"""An event with its frames: encoded once in a process, shared by all who get it."""
+
+from feed.event import Event, Kind
+from feed.filter import Filter, Terms
+from feed.frame import event_frame
+
+
+class Encoded:
+    """One position, ready to be matched and sent."""
+
+    __slots__ = ("_before", "_left", "_now", "epoch", "event", "frame", "position")
+
+    def __init__(self, epoch: int, event: Event) -> None:
+        self.epoch = epoch
+        self.event = event
+        self.position = event.position
+        self.frame = event_frame(epoch, event, event.kind)
+        self._now = Terms(event.job)
+        self._before = self._now if event.was is None else Terms(event.was)
+        self._left: bytes | None = None
+
+    @property
+    def terms(self) -> tuple[Terms, Terms]:
+        """The posting as it is and as it was (the same object where filters see no difference)."""
+        return self._now, self._before
+
+    def frame_for(self, wanted: Filter) -> bytes | None:
+        """The frame that subscribers with this filter get; None where they get none."""
+        kind = wanted.kind_of(self.event, self._now, self._before)
+        if kind is None:
+            return None
+        if kind is self.event.kind:
+            return self.frame
+        if self._left is None:
+            self._left = event_frame(self.epoch, self.event, Kind.CLOSED)
+        return self._left

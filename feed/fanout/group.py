@@ -1,0 +1,107 @@
+"""Groups: subscribers with one filter are matched once and handed the same bytes; the index finds who may match."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from feed.fanout.encoded import Encoded
+from feed.fanout.subscriber import Subscriber
+from feed.filter import Filter, Terms
+
+
+class Group:
+    """The live subscribers of one filter."""
+
+    __slots__ = ("filter", "members")
+
+    def __init__(self, wanted: Filter) -> None:
+        self.filter = wanted
+        self.members: set[Subscriber] = set()
+
+    def select(self, batch: Iterable[Encoded]) -> tuple[list[bytes], list[int]]:
+        """The frames of the events that match, in order, and their positions."""
+        found = [(frame, one.position) for one in batch if (frame := one.frame_for(self.filter)) is not None]
+        return [frame for frame, _ in found], [position for _, position in found]
+
+
+class Groups:
+    """All groups of a hub, by filter, and by the values that an event must have to concern them."""
+
+    def __init__(self) -> None:
+        self._by_filter: dict[Filter, Group] = {}
+        self._by_value: dict[str, dict[str, set[Group]]] = {}
+        self._unindexed: set[Group] = set()
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self._by_filter.values())
+
+    def __len__(self) -> int:
+        return len(self._by_filter)
+
+    def join(self, wanted: Filter, member: Subscriber) -> Group:
+        """Put a subscriber into its filter's group."""
+        group = self._by_filter.get(wanted)
+        if group is None:
+            group = self._by_filter[wanted] = Group(wanted)
+            for bucket in self._buckets(group):
+                bucket.add(group)
+        group.members.add(member)
+        return group
+
+    def leave(self, wanted: Filter, member: Subscriber) -> None:
+        """Take a subscriber out; an empty group goes."""
+        group = self._by_filter.get(wanted)
+        if group is None:
+            return
+        group.members.discard(member)
+        if not group.members:
+            del self._by_filter[wanted]
+            for bucket in self._buckets(group):
+                bucket.discard(group)
+            self._sweep(wanted)
+
+    def candidates(self, batch: Sequence[Encoded]) -> dict[Group, Sequence[Encoded]]:
+        """The groups that may match, each with the events of the batch to look at, in order."""
+        found: dict[Group, Sequence[Encoded]] = dict.fromkeys(self._unindexed, batch)
+        if not self._by_value:
+            return found
+        indexed: dict[Group, list[Encoded]] = {}
+        for encoded in batch:
+            now, before = encoded.terms
+            concerned = self._concerned(now)
+            if before is not now:
+                concerned |= self._concerned(before)
+            for group in concerned:
+                indexed.setdefault(group, []).append(encoded)
+        return found | indexed
+
+    def _concerned(self, terms: Terms) -> set[Group]:
+        groups: set[Group] = set()
+        for name, values in self._by_value.items():
+            for value in terms.equal[name]:
+                groups |= values.get(value, _NONE)
+        return groups
+
+    def _buckets(self, group: Group) -> Iterator[set[Group]]:
+        equalities = group.filter.equalities()
+        if equalities is None:
+            yield self._unindexed
+            return
+        name, values = equalities
+        named = self._by_value.setdefault(name, {})
+        for value in values:
+            yield named.setdefault(value, set())
+
+    def _sweep(self, wanted: Filter) -> None:
+        """Drop the buckets that a group's end left empty: filters come and go without bound."""
+        equalities = wanted.equalities()
+        if equalities is None:
+            return
+        name, values = equalities
+        named = self._by_value[name]
+        for value in values:
+            if not named.get(value):
+                named.pop(value, None)
+        if not named:
+            del self._by_value[name]
+
+
+_NONE: frozenset[Group] = frozenset()

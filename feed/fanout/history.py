@@ -1,0 +1,158 @@
+"""History: pages of the log for replay; aligned, encoded once, shared, and read by one reader for all who wait."""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+from feed.event import Event
+from feed.fanout.encoded import Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """The log at one moment: the epoch in force, the newest position, the last pruned one."""
+
+    epoch: int
+    head: int
+    floor: int
+
+
+class LogReader(Protocol):
+    """What replay needs of a log. Every call raises DatabaseUnavailable while the log cannot be read."""
+
+    async def state(self) -> LogState:
+        """The log now, read afresh."""
+
+    async def read(self, after: int, upto: int) -> list[Event]:
+        """The events with after < position <= upto that are not pruned, ascending."""
+
+    async def epoch_end(self, epoch: int) -> int | None:
+        """The last position that `epoch` and its successors agree on; None for an epoch that never was."""
+
+    async def position_before(self, instant: datetime) -> int:
+        """The last position sequenced before `instant`."""
+
+
+class Pruned(Exception):
+    """The position asked for has left the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Encoded events with after < position <= upto, dense."""
+
+    after: int
+    upto: int
+    events: list[Encoded]
+    size: int
+
+    def beyond(self, position: int) -> list[Encoded]:
+        """The events that follow `position`; raises Pruned where the next one is gone."""
+        first = position - self.after
+        if first < 0:
+            raise Pruned(position)
+        return self.events[first:]
+
+
+class History:
+    """Pages by number: page n holds the positions from n * page_size (exclusive) on. Use as a context manager."""
+
+    def __init__(self, reader: LogReader, page_size: int, cache_bytes: int, reads: int) -> None:
+        self.reader = reader
+        self._page_size = page_size
+        self._cache_bytes = cache_bytes
+        self._cached: OrderedDict[int, Page] = OrderedDict()
+        self._bytes = 0
+        self._course = 0
+        self._loading: dict[int, asyncio.Future[Page]] = {}
+        self._reads = asyncio.Semaphore(reads)
+        self._reading: set[asyncio.Task[None]] = set()
+        self._tasks = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.clear()
+        for task in self._reading:
+            task.cancel()
+        await self._tasks.__aexit__(kind, error, trace)
+
+    def page(self, position: int, epoch: int, head: int, course: int) -> "asyncio.Future[Page]":
+        """The page that holds the event after `position`, as a future that all who want it share.
+
+        It ends at `head` at the latest, and belongs to one course of the log: a new one voids all pages. The future fails
+        with Pruned or DatabaseUnavailable. Wait for it by callback: awaiting it and being cancelled would cancel it.
+        """
+        if course != self._course:
+            self.clear()
+            self._course = course
+        number = position // self._page_size
+        upto = min((number + 1) * self._page_size, head)
+        cached = self._cached.get(number)
+        if cached is None or cached.upto <= position:  # one that the head has left behind is good as far as it goes
+            if number not in self._loading:
+                self._begin(number, upto, epoch)
+            return self._loading[number]
+        self._cached.move_to_end(number)
+        ready: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
+        ready.set_result(cached)
+        return ready
+
+    def clear(self) -> None:
+        """Forget everything: the log took another course."""
+        self._cached.clear()
+        self._bytes = 0
+        for loading in self._loading.values():
+            loading.cancel()
+        self._loading.clear()
+
+    def _begin(self, number: int, upto: int, epoch: int) -> None:
+        loading: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
+        loading.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # it is seen, even if all have left
+        self._loading[number] = loading
+        task = self._tasks.create_task(self._load(loading, number, upto, epoch), name=f"history page {number}")
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+
+    async def _load(self, loading: "asyncio.Future[Page]", number: int, upto: int, epoch: int) -> None:
+        """Fulfil `loading`, with the page or with what went wrong."""
+        try:
+            page = await self._read(number, upto, epoch)
+        except Exception as error:  # whoever waits must learn of it, whatever it is
+            if not loading.done():
+                loading.set_exception(error)
+        else:
+            if not loading.done():
+                self._keep(number, page)
+                loading.set_result(page)
+        finally:
+            if self._loading.get(number) is loading:
+                del self._loading[number]
+            loading.cancel()
+
+    async def _read(self, number: int, upto: int, epoch: int) -> Page:
+        after = number * self._page_size
+        async with self._reads:
+            events = await self.reader.read(after, upto)
+        if events:
+            after = events[0].position - 1
+        if not events or len(events) != upto - after or events[-1].position != upto:
+            raise Pruned(upto)
+        encoded = [Encoded(epoch, event) for event in events]
+        return Page(after, upto, encoded, sum(len(one.frame) for one in encoded))
+
+    def _keep(self, number: int, page: Page) -> None:
+        old = self._cached.pop(number, None)
+        self._bytes += page.size - (old.size if old is not None else 0)
+        self._cached[number] = page
+        while self._bytes > self._cache_bytes and len(self._cached) > 1:
+            self._bytes -= self._cached.popitem(last=False)[1].size

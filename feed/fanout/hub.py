@@ -1,0 +1,174 @@
+"""The hub: takes batches from a source, keeps the ring, and hands every live subscriber its frames."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from feed.event import Event
+from feed.fanout.encoded import Encoded
+from feed.fanout.group import Groups
+from feed.fanout.joined import Joined
+from feed.fanout.ring import Ring
+from feed.fanout.subscriber import PIECE, Queued, Subscriber
+from feed.filter import Filter
+from feed.frame import heartbeat
+from feed.settings import Settings
+from feed.wire.chunk import Chunk
+from feed.wire.turns import Turns
+
+_WAVE = 8
+"""Subscribers woken in one turn of the event loop."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the hub has done since it started."""
+
+    published: int = 0
+    deliveries: int = 0
+    overruns: int = 0
+
+
+class Hub:
+    """One per process. Everything here happens within one tick of the event loop; nothing awaits a subscriber."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.ring = Ring(settings.ring_events, settings.ring_bytes)
+        self.joined = Joined(settings.joined_bytes)
+        self.groups = Groups()
+        self.counters = Counters()
+        self.ready = False  # a source has said where the head is
+        self.epoch = 0
+        self.head = 0
+        self.course = 0  # counts the times the log took another course: positions before are void
+        self.behind = 0  # events that the source knows of and has not published yet
+        self.replays = Turns()
+        self._waiting: set[asyncio.Event] = set()
+        self._asleep: deque[Queued] = deque()  # who has been given something and not been woken yet
+
+    def begin(self, epoch: int, position: int) -> None:
+        """A source starts (or starts over) after `position`; it sets `ready` once it has met the log's head."""
+        if self.ready:
+            self.course += 1
+        self.epoch = epoch
+        self.head = position
+        self.ring.clear()
+        self.joined.clear()
+        for group in list(self.groups):
+            for member in list(group.members):
+                self.leave(group.filter, member)
+        self._wake_waiting()
+
+    def rename(self, epoch: int) -> None:
+        """The log goes on unbroken under a new epoch."""
+        self.epoch = epoch
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Hand on the next dense positions: one write for each subscriber, not one for each event."""
+        batch = [Encoded(self.epoch, event) for event in events]
+        self.ring.extend(batch)
+        self.head = batch[-1].position
+        self.counters.published += len(batch)
+        now = asyncio.get_running_loop().time()
+        for group, concerned in self.groups.candidates(batch).items():
+            frames, reached = group.select(concerned)
+            if not frames:
+                continue
+            chunks = list(_chunks(frames, reached, self.head))
+            if len(chunks) == 1:
+                chunk, upto = chunks[0]
+                refused = [member for member in group.members if not member.offer(chunk, upto, now)]
+            else:
+                refused = [member for member in group.members if not _offer(member, chunks, now)]
+            self.counters.deliveries += len(frames) * (len(group.members) - len(refused))
+            for member in refused:
+                self.counters.overruns += 1
+                self.leave(group.filter, member)
+        self._wake_waiting()
+
+    def join(self, wanted: Filter, member: Subscriber, position: int) -> None:
+        """Make a subscriber live. Call it in the tick in which `position` was seen to be the head."""
+        member.position = position
+        member.live = True
+        member.told_at = asyncio.get_running_loop().time()
+        self.groups.join(wanted, member)
+
+    def leave(self, wanted: Filter, member: Subscriber) -> None:
+        """Take a subscriber out of the live set; what it was given stays with it."""
+        if member.live:
+            member.live = False
+            self.groups.leave(wanted, member)
+            member.wake.set()
+
+    def beat(self, now: float) -> None:
+        """Tell every live subscriber that has heard nothing for the interval where the head is; `now` is loop time."""
+        chunk = Chunk(heartbeat(self.epoch, self.head))
+        silent = now - self.settings.heartbeat
+        for group in list(self.groups):
+            for member in list(group.members):
+                if member.told_at > silent:
+                    continue
+                if not member.offer(chunk, self.head, now):
+                    self.leave(group.filter, member)
+
+    async def run_heartbeat(self) -> None:
+        """The one timer of all subscribers."""
+        tick = min(1.0, self.settings.heartbeat / 5)
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(tick)
+            if self.ready:
+                self.beat(loop.time())
+
+    def await_change(self, wake: asyncio.Event) -> None:
+        """Set `wake` when the head moves next."""
+        self._waiting.add(wake)
+
+    def forget(self, wake: asyncio.Event) -> None:
+        """No longer."""
+        self._waiting.discard(wake)
+
+    def retry_ms(self, busy: bool = False) -> int:
+        """A jittered time after which to come back, in milliseconds; never 0."""
+        settings = self.settings
+        low, high = (settings.retry_max, settings.retry_busy) if busy else (settings.retry_min, settings.retry_max)
+        return max(1, round(random.uniform(low, max(low, high)) * 1000))
+
+    def rouse(self, member: Queued) -> None:
+        """Wake it in its wave: the first bytes leave while the last streams have yet to run."""
+        member.queued = True
+        self._asleep.append(member)
+        if len(self._asleep) == 1:
+            asyncio.get_running_loop().call_soon(self._next_wave)
+
+    def _next_wave(self) -> None:
+        for _ in range(min(_WAVE, len(self._asleep))):
+            member = self._asleep.popleft()
+            member.queued = False
+            member.wake.set()
+        if self._asleep:
+            asyncio.get_running_loop().call_soon(self._next_wave)
+
+    def _wake_waiting(self) -> None:
+        for wake in self._waiting:
+            wake.set()
+        self._waiting.clear()
+
+
+def _chunks(frames: Sequence[bytes], positions: Sequence[int], head: int) -> Iterator[tuple[Chunk, int]]:
+    """The frames, joined to chunks of at most PIECE bytes, and the position that each reaches: the last `head`."""
+    begin, size = 0, len(frames[0])
+    for number in range(1, len(frames)):
+        if size + len(frames[number]) > PIECE:
+            yield Chunk(b"".join(frames[begin:number])), positions[number - 1]
+            begin, size = number, 0
+        size += len(frames[number])
+    yield Chunk(frames[0] if len(frames) == 1 else b"".join(frames[begin:])), head
+
+
+def _offer(member: Subscriber, chunks: Sequence[tuple[Chunk, int]], now: float) -> bool:
+    """Hand over as many as are taken; whether that was all."""
+    return all(member.offer(chunk, upto, now) for chunk, upto in chunks)

@@ -1,0 +1,47 @@
+"""The ring: the newest events in memory, bounded by number and by bytes of their frames."""
+
+from collections.abc import Iterable
+
+from feed.fanout.encoded import Encoded
+
+
+class Ring:
+    """Dense positions from `floor` (exclusive) to the head; the oldest fall out."""
+
+    def __init__(self, events: int, size: int) -> None:
+        self._events = events
+        self._size = size
+        self._held: list[Encoded] = []  # what has fallen out stays at its beginning until that is half of it
+        self._gone = 0
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._held) - self._gone
+
+    def covers(self, position: int) -> bool:
+        """Whether every event after `position` (up to the head) is held."""
+        return len(self._held) > self._gone and position >= self._held[self._gone].position - 1
+
+    def extend(self, batch: Iterable[Encoded]) -> None:
+        """Append the next positions and let the oldest go."""
+        held = self._held
+        for one in batch:
+            held.append(one)
+            self._bytes += len(one.frame)
+        while len(self) > self._events or (self._bytes > self._size and len(self)):
+            self._bytes -= len(held[self._gone].frame)
+            self._gone += 1
+        if self._gone * 2 > len(held):
+            del held[: self._gone]
+            self._gone = 0
+
+    def after(self, position: int, limit: int) -> list[Encoded]:
+        """At most `limit` events that follow `position`; call it only where `covers(position)`."""
+        first = self._gone + max(0, position + 1 - self._held[self._gone].position)
+        return self._held[first : first + limit]
+
+    def clear(self) -> None:
+        """Forget everything: the log took another course."""
+        self._held.clear()
+        self._gone = 0
+        self._bytes = 0

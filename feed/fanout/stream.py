@@ -1,0 +1,270 @@
+"""A stream: opening → replay → live → goodbye. The one owner of the way from the log to the live set."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from feed import frame
+from feed.errors import DatabaseRefused, DatabaseUnavailable
+from feed.fanout.encoded import Encoded
+from feed.fanout.history import History, Page, Pruned
+from feed.fanout.hub import Hub
+from feed.fanout.joined import BLOCK
+from feed.fanout.subscriber import PIECE, Pushed, Queued, Subscriber
+from feed.filter import Filter
+from feed.query import Start
+from feed.wire.chunk import Chunk
+from feed.wire.wire import Wire
+
+_SMALL = 8 * 1024
+"""Bytes: a block of replay below this is sent together with the next one."""
+
+
+class Farewell(StrEnum):
+    """Why a stream ends from our side."""
+
+    DRAIN = "drain"
+    FULL = "full"
+    UNAVAILABLE = "unavailable"
+    GONE = "gone"  # the client left: nobody is told
+
+
+class Lost(StrEnum):
+    """Why a cursor is of no use."""
+
+    MALFORMED = "malformed"
+    AHEAD = "ahead"
+    EPOCH = "epoch"
+    PRUNED = "pruned"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a stream begins; `lost` where that is the head for want of anything better."""
+
+    position: int
+    lost: Lost | None = None
+
+
+class Stream:
+    """One subscriber's connection. `chunks()` is its body; `end()` and `cut()` are for whoever must stop it.
+
+    With a wire the hub pushes live frames into it, and what `chunks()` yields is what must be pulled: the opening, replay,
+    the goodbye, and all that the wire did not take. The switch is here alone: live is pushed, not live is pulled.
+    """
+
+    def __init__(
+        self, hub: Hub, history: History, wanted: Filter, start: Start, snapshot: str, cut: Callable[[], None],
+        wire: Wire | None = None,
+    ) -> None:  # fmt: skip
+        self._hub = hub
+        self._history = history
+        self._filter = wanted
+        self._start = start
+        self._snapshot = snapshot
+        self._wake = asyncio.Event()
+        self._member: Subscriber = (
+            Queued(self._wake, hub.settings.subscriber_buffer, hub.rouse)
+            if wire is None
+            else Pushed(self._wake, wire.write)
+        )
+        self._course = hub.course
+        self._farewell: Farewell | None = None
+        self._replayed = 0
+        self._silent = 0.0  # seconds waited since the last heartbeat
+        self.cut = cut  # drop the connection under the stream at once
+        self.position = 0
+        self.sending_since: float | None = None  # loop time; None while nothing waits for the client
+
+    def end(self, reason: Farewell) -> None:
+        """Say goodbye as soon as what was given has been sent."""
+        if self._farewell is None:
+            self._farewell = reason
+            self._wake.set()
+
+    def gone(self) -> None:
+        """The client is no longer there."""
+        self._farewell = Farewell.GONE
+        self._wake.set()
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """The bytes of the stream, in pieces; ends after a goodbye."""
+        async for chunk in self.chunks():
+            yield chunk.body
+
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
+        """The body of the stream, in pieces of at most PIECE bytes; ends after a goodbye."""
+        hub = self._hub
+        self._course = hub.course
+        try:
+            if self._farewell is None:
+                try:
+                    async with asyncio.timeout(hub.settings.connect_timeout):
+                        place = await self._place()
+                except (DatabaseUnavailable, DatabaseRefused, TimeoutError):
+                    self.end(Farewell.UNAVAILABLE)
+            if self._farewell is None:
+                self.position = place.position
+                opening = frame.opening(hub.epoch, self.position, hub.retry_ms())
+                synced = place.lost is None and self.position == hub.head and self._course == hub.course
+                yield Chunk(opening + frame.synced(self.position, 0) if synced else opening)
+                if place.lost is not None:
+                    yield self._reset(place.lost)
+                while self._farewell is None:
+                    async for chunk in self._catch_up():
+                        for piece in chunk.slices(PIECE):
+                            yield piece
+                    if self._farewell is None and not synced:
+                        synced = True
+                        yield Chunk(frame.synced(self.position, self._replayed))
+                    if not self._join():
+                        continue
+                    # Send what the hub gives, until we fall behind, the log takes another course, or it is time to go.
+                    while True:
+                        if given := self._member.take():
+                            yield Chunk(given)
+                        elif self._farewell is not None or not self._member.live:
+                            hub.leave(self._filter, self._member)  # what is pulled must not meet what is pushed
+                            self.position = self._member.position
+                            break
+                        else:
+                            self._wake.clear()
+                            await self._wake.wait()
+                    if self._farewell is None and self._course == hub.course and self.position == hub.head:
+                        # A heartbeat is what was not taken: it goes the slow way, which is watched for stalls.
+                        yield Chunk(frame.heartbeat(hub.epoch, self.position))
+            if self._farewell is not Farewell.GONE:
+                reason = self._farewell or Farewell.DRAIN
+                yield Chunk(frame.goodbye(reason, hub.retry_ms(reason is not Farewell.DRAIN)))
+        finally:
+            hub.leave(self._filter, self._member)
+            hub.forget(self._wake)
+
+    async def _place(self) -> Place:
+        hub, start = self._hub, self._start
+        if start.malformed:
+            return Place(hub.head, Lost.MALFORMED)
+        if start.earliest:
+            return Place((await self._history.reader.state()).floor)
+        if start.since is not None:
+            return Place(await self._history.reader.position_before(start.since))
+        cursor = start.cursor
+        if cursor is None:
+            return Place(hub.head)
+        epoch = hub.epoch if cursor.epoch is None else cursor.epoch
+        if epoch == hub.epoch and cursor.position <= hub.head:
+            return Place(cursor.position)  # if it was pruned, replay will find out
+        # The database judges, read afresh: this process may merely lag behind it.
+        state = await self._history.reader.state()
+        if cursor.epoch is not None and epoch != state.epoch:
+            end = await self._history.reader.epoch_end(epoch)
+            if end is None or cursor.position > end:
+                return Place(hub.head, Lost.EPOCH)
+        if cursor.position > state.head:
+            return Place(hub.head, Lost.AHEAD)
+        if cursor.position < state.floor:
+            return Place(hub.head, Lost.PRUNED)
+        return Place(cursor.position)
+
+    def _reset(self, reason: Lost) -> Chunk:
+        """Go on from the head; the frame says so."""
+        self._course = self._hub.course
+        self.position = self._hub.head
+        return Chunk(frame.reset(self._hub.epoch, self.position, reason, self._snapshot))
+
+    async def _catch_up(self) -> AsyncIterator[Chunk]:
+        """Replay until the head is met; on return (without an await in between) the stream may join the live set."""
+        hub = self._hub
+        while self._farewell is None:
+            if self._course != hub.course:
+                yield self._reset(Lost.EPOCH)
+            if self.position == hub.head:
+                return
+            if self.position > hub.head:  # judged good by the database: this process lags
+                hub.await_change(self._wake)
+                async for piece in self._pause():
+                    yield piece
+            elif hub.ring.covers(self.position):
+                await hub.replays.next()
+                if self._course == hub.course and hub.ring.covers(self.position):
+                    for piece in self._pieces(hub.ring.after(self.position, BLOCK - self.position % BLOCK)):
+                        yield piece
+            else:
+                async for piece in self._from_log():
+                    yield piece
+
+    async def _from_log(self) -> AsyncIterator[Chunk]:
+        """Replay one page of the log; heartbeats while it is not to be had."""
+        hub = self._hub
+        loading = self._history.page(self.position, hub.epoch, hub.head, hub.course)
+        while not loading.done() and self._farewell is None and self._course == hub.course:
+            loading.add_done_callback(self._notice)
+            async for piece in self._pause():
+                yield piece
+        if not loading.done() or loading.cancelled():
+            return
+        await hub.replays.next()
+        try:
+            events = loading.result().beyond(self.position)
+        except Pruned:
+            yield self._reset(Lost.PRUNED)
+        except (DatabaseUnavailable, DatabaseRefused):
+            async for piece in self._pause(1.0):
+                yield piece
+        else:
+            before = self._replayed
+            for piece in self._pieces(events):
+                yield piece
+            if events and self._replayed == before:
+                # A page without a match still moves the cursor, so that a long replay need not start over.
+                yield Chunk(frame.pin(hub.epoch, self.position))
+
+    def _notice(self, _: "asyncio.Future[Page]") -> None:
+        self._wake.set()
+
+    def _pieces(self, events: list[Encoded]) -> Iterator[Chunk]:
+        """What the filter wants of a stretch of replay, small blocks put together; the position moves along."""
+        small: list[bytes] = []
+        for stretch in self._hub.joined.stretches(self._filter, events):
+            if self._course != self._hub.course:
+                return
+            if stretch.chunk.size > _SMALL:
+                if small:
+                    yield Chunk(b"".join(small))
+                    small = []
+                    if self._course != self._hub.course:
+                        return
+                self.position = stretch.upto
+                self._replayed += stretch.count
+                yield stretch.chunk
+            else:
+                self.position = stretch.upto
+                self._replayed += stretch.count
+                if stretch.count:
+                    small.append(stretch.chunk.body)
+        if small:
+            yield Chunk(b"".join(small))
+
+    async def _pause(self, longest: float | None = None) -> AsyncIterator[Chunk]:
+        """Wait to be woken, or for `longest` seconds; in silence, a heartbeat at the stream's own position."""
+        interval = self._hub.settings.heartbeat
+        wait = interval if longest is None else min(longest, interval)
+        try:
+            async with asyncio.timeout(wait):
+                await self._wake.wait()
+        except TimeoutError:
+            self._silent += wait  # several short waits are a silence too
+            if self._silent >= interval:
+                self._silent = 0.0
+                yield Chunk(frame.heartbeat(self._hub.epoch, self.position))
+        else:
+            self._wake.clear()
+
+    def _join(self) -> bool:
+        """Join the live set, if the head was met in this very tick."""
+        hub = self._hub
+        if self._farewell is not None or self._course != hub.course or self.position != hub.head:
+            return False
+        hub.join(self._filter, self._member, self.position)
+        return True

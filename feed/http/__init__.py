@@ -1,0 +1,1 @@
+"""The HTTP side: routes, problems, the live page. What outsiders see is fixed in the OpenAPI document."""

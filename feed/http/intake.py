@@ -1,0 +1,193 @@
+"""Intake: a request's body, checked posting by posting as it arrives, and kept aside until all of it is good.
+
+Nothing is written before the last byte has come, so a slow client holds no transaction open. Memory is bounded: what was
+checked waits in batches in a file once it is over a mebibyte.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import IO, Any, Self
+
+import orjson
+from fastapi import Request
+from pydantic import ValidationError
+
+from feed.database.jobs import Batch, batch_of
+from feed.errors import Fault, Invalid, TooLarge
+from feed.posting import PostingIn, faults_of
+from feed.settings import Settings
+
+_ROWS = 500  # postings a statement
+_FAULTS = 100  # named in an answer
+
+
+class Spool:
+    """Batches kept aside, in memory or on disk; can be gone through more than once."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=1024 * 1024)  # noqa: SIM115 (closed by __exit__)
+        self.rows = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._file.close()
+
+    def add(self, batch: Batch) -> None:
+        """Append a batch."""
+        data = batch.json.encode()
+        self._file.seek(0, 2)
+        self._file.write(b"%d %d\n" % (batch.rows, len(data)))
+        self._file.write(data)
+        self.rows += batch.rows
+
+    def __iter__(self) -> Iterator[Batch]:
+        place = 0
+        while True:
+            self._file.seek(place)
+            head = self._file.readline()
+            if not head:
+                return
+            rows, size = map(int, head.split())
+            yield Batch(rows, self._file.read(size).decode())
+            place = self._file.tell()
+
+
+class Intake:
+    """Checks postings one by one; remembers the faults of all and the keys of the good."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._pending: list[PostingIn] = []
+        self._keys: dict[tuple[str, str], int] = {}
+        self._faults: list[Fault] = []
+        self._index = 0
+
+    def take(self, item: Any) -> None:
+        """Check the next item."""
+        index, self._index = self._index, self._index + 1
+        if len(self._faults) >= _FAULTS:
+            return
+        try:
+            posting = check(item, index)
+        except Invalid as error:
+            self._faults.extend(error.faults)
+            return
+        if posting.key is not None:
+            first = self._keys.setdefault(posting.key, index)
+            if first != index:
+                self._faults.append(
+                    Fault("external_id", f"is also that of item {first}; send each posting once", index)
+                )
+        if not self._faults:
+            self._pending.append(posting)
+            if len(self._pending) >= _ROWS:
+                self._flush()
+
+    def broken(self, message: str) -> None:
+        """The next item is no JSON at all."""
+        if len(self._faults) < _FAULTS:
+            self._faults.append(Fault("posting", message, self._index))
+        self._index += 1
+
+    def finish(self) -> None:
+        """Everything has been taken; raises Invalid if anything was wrong."""
+        if self._faults:
+            raise Invalid(self._faults[:_FAULTS])
+        if self._pending:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._spool.add(batch_of(self._pending))
+        self._pending.clear()
+
+
+def check(item: Any, index: int | None = None) -> PostingIn:
+    """One posting out of parsed JSON; raises Invalid naming every bad field."""
+    if not isinstance(item, dict):
+        raise Invalid([Fault("posting", "must be a JSON object", index)])
+    try:
+        return PostingIn.model_validate(item)
+    except ValidationError as error:
+        raise Invalid(faults_of(error, index)) from None
+
+
+def bounded(item: Any, settings: Settings, name: str = "the posting") -> Any:
+    """Return `item`; raises TooLarge where it is over the bound of one."""
+    if len(orjson.dumps(item)) > settings.item_bytes:
+        raise TooLarge(f"{name} is over {settings.item_bytes:,} bytes")
+    return item
+
+
+async def pieces(request: Request, settings: Settings) -> AsyncIterator[bytes]:
+    """The body as it comes; raises TooLarge over the bound, Invalid where the client stalls."""
+    announced = request.headers.get("content-length", "0")
+    total = 0
+    too_large = TooLarge(f"a request may have {settings.request_bytes:,} bytes; split this one, or use NDJSON in parts")
+    if announced.isdigit() and int(announced) > settings.request_bytes:
+        raise too_large
+    body = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(settings.body_timeout):
+                piece = await anext(body)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise Invalid([Fault("body", f"nothing came for {settings.body_timeout:g} s")]) from None
+        total += len(piece)
+        if total > settings.request_bytes:
+            raise too_large
+        yield piece
+
+
+async def read_json(request: Request, settings: Settings) -> Any:
+    """A whole body of JSON; raises Invalid or TooLarge."""
+    body = b"".join([piece async for piece in pieces(request, settings)])
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Invalid([Fault("body", f"is not valid JSON: {error}")]) from None
+
+
+async def take_array(items: list[Any], intake: Intake, settings: Settings) -> None:
+    """Check the items of an array, giving way to others now and then."""
+    for number, item in enumerate(items):
+        intake.take(bounded(item, settings, f"item {number}"))
+        if number % 100 == 99:
+            await asyncio.sleep(0)
+    intake.finish()
+
+
+async def take_lines(request: Request, intake: Intake, settings: Settings) -> None:
+    """Check NDJSON line by line; blank lines do not count."""
+    rest = b""
+    number = 0
+    too_large = f"is over {settings.item_bytes:,} bytes"
+
+    def line(text: bytes) -> None:
+        nonlocal number
+        if not text.strip():
+            return
+        if len(text) > settings.item_bytes:
+            raise TooLarge(f"item {number} {too_large}")
+        number += 1
+        try:
+            item = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            intake.broken(f"is not valid JSON: {error}")
+        else:
+            intake.take(item)
+
+    async for piece in pieces(request, settings):
+        *lines, rest = (rest + piece).split(b"\n")
+        for text in lines:
+            line(text)
+        if len(rest) > settings.item_bytes:
+            raise TooLarge(f"item {number} {too_large}")
+        await asyncio.sleep(0)
+    line(rest)
+    intake.finish()

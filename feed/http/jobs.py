@@ -1,0 +1,159 @@
+"""Routes of the postings: list, read, write, close."""
+
+import re
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from feed.database.jobs import JobStore
+from feed.errors import Fault, Invalid
+from feed.frame import encode
+from feed.http.intake import Intake, Spool, bounded, check, pieces, read_json, take_array, take_lines
+from feed.http.origin import same_site
+from feed.http.problems import documented
+from feed.posting import Posting, PostingIn, PostingWhole
+from feed.query import FilterQuery
+from feed.settings import Settings
+
+_ID = Annotated[int, Path(ge=1, le=2**63 - 1)]
+
+
+class ListQuery(FilterQuery):
+    """The filters, and which page of the list."""
+
+    open: Literal["true", "false", "any"] = Field(default="true", description="Open postings, closed ones, or both.")
+    limit: int = Field(default=50, ge=1, le=500)
+    after: str | None = Field(default=None, description="The `next` of the page before.", pattern=r"^j\d{1,19}$")
+
+
+class StreamHint(BaseModel):
+    """Where to go on from a list: the cursor that the same read saw, and the stream with the same filters."""
+
+    last_event_id: str
+    url: str
+
+
+class JobList(BaseModel):
+    """One page, newest first; `next` is null on the last."""
+
+    jobs: list[Posting]
+    next: str | None
+    stream: StreamHint
+
+
+class WrittenMany(BaseModel):
+    """What became of the postings of a write."""
+
+    created: int
+    updated: int
+    unchanged: int
+
+
+def _body(*media: str) -> dict[str, Any]:
+    """Document a body that the route reads itself."""
+    one = PostingIn.model_json_schema()
+    many = {"anyOf": [one, {"type": "array", "items": one}]}
+    content: dict[str, Any] = {"application/json": {"schema": many if len(media) > 1 else one}}
+    if "application/x-ndjson" in media:
+        content["application/x-ndjson"] = {"schema": {"type": "string"}, "itemSchema": one}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def routes(store: JobStore, settings: Settings) -> APIRouter:
+    """The routes over one store."""
+    router = APIRouter(prefix="/v1/jobs", tags=["postings"])
+
+    @router.get("", response_model=JobList, responses=documented(422, 503))
+    async def list_jobs(query: Annotated[ListQuery, Query()]) -> Response:
+        """Postings that match, newest first, and the cursor from which `stream.url` goes on without a gap.
+
+        A change that happens in between may come in both: `version` tells which is newer.
+        """
+        wanted = query.canonical(settings.filter_values)
+        below = int(query.after[1:]) if query.after is not None else None
+        if below is not None and below > 2**63 - 1:
+            raise Invalid([Fault("after", "is no `next` of a list")])
+        closed = {"true": False, "false": True, "any": None}[query.open]
+        page = await store.list(wanted, closed=closed, below=below, limit=query.limit)
+        last = f"{page.epoch}.{page.head}"
+        stream = {"last_event_id": last, "url": f"/v1/jobs/stream?{query.encoded(last_event_id=last)}"}
+        body = {
+            "jobs": [orjson.Fragment(job) for job in page.jobs],
+            "next": None if page.last_id is None else f"j{page.last_id}",
+            "stream": stream,
+        }
+        return Response(encode(body), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+    @router.get("/{job_id}", response_model=PostingWhole, responses=documented(404, 422, 503))
+    async def read_job(job_id: _ID) -> Response:
+        """One posting, with its description."""
+        return Response(await store.read(job_id), media_type="application/json")
+
+    @router.post(
+        "",
+        response_model=PostingWhole | WrittenMany,
+        responses={**documented(403, 413, 415, 422, 503), 201: {"model": PostingWhole}},
+        dependencies=[Depends(same_site)],
+        openapi_extra=_body("application/json", "application/x-ndjson"),
+    )
+    async def write_jobs(request: Request) -> Response:
+        """Write one posting, an array, or NDJSON: all or nothing, idempotent on `source` + `external_id`.
+
+        A posting without `external_id` is new each time. An absent `closed_at` leaves a posting open or closed as it is.
+        """
+        kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if kind in ("application/x-ndjson", "application/ndjson", "application/jsonl"):
+            with Spool() as spool:
+                await take_lines(request, Intake(spool), settings)
+                written = await store.write_batches(spool)
+        elif kind == "application/json" or re.fullmatch(r"application/[\w.-]+\+json", kind):
+            body = await read_json(request, settings)
+            if not isinstance(body, list):
+                return await _put(check(bounded(body, settings)))
+            with Spool() as spool:
+                await take_array(body, Intake(spool), settings)
+                written = await store.write_batches(spool)
+        else:
+            raise HTTPException(415, f"cannot read {kind}: send application/json or application/x-ndjson")
+        counts = {"created": written.created, "updated": written.updated, "unchanged": written.unchanged}
+        return Response(encode(counts), media_type="application/json")
+
+    @router.put(
+        "/{source}/{external_id:path}",
+        response_model=PostingWhole,
+        responses={**documented(403, 413, 422, 503), 201: {"model": PostingWhole}},
+        dependencies=[Depends(same_site)],
+        openapi_extra=_body("application/json"),
+    )
+    async def put_job(source: str, external_id: str, request: Request) -> Response:
+        """Write one posting under its own name."""
+        body = await read_json(request, settings)
+        if isinstance(body, dict):
+            for name, value in (("source", source), ("external_id", external_id)):
+                if body.setdefault(name, value) != value:
+                    raise Invalid([Fault(name, f"says {body[name]!r}, the address says {value!r}")])
+        return await _put(check(bounded(body, settings)))
+
+    @router.post(
+        "/{job_id}/close",
+        response_model=PostingWhole,
+        responses=documented(403, 404, 422, 503),
+        dependencies=[Depends(same_site)],
+    )
+    async def close_job(job_id: _ID, request: Request) -> Response:
+        """Close a posting; one that is closed stays as it is."""
+        async for _ in pieces(request, settings):
+            pass
+        await store.close(job_id)
+        return Response(await store.read(job_id), media_type="application/json")
+
+    async def _put(posting: PostingIn) -> Response:
+        job_id, created = await store.put(posting)
+        return Response(
+            await store.read(job_id), 201 if created else 200, {"Location": f"/v1/jobs/{job_id}"}, "application/json"
+        )
+
+    return router

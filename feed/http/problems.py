@@ -1,0 +1,131 @@
+"""Problems: the one place where errors become `application/problem+json` (RFC 9457)."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from feed.errors import DatabaseRefused, DatabaseUnavailable, Fault, FeedError, Invalid, NotFound, TooLarge
+from feed.frame import encode
+from feed.wire.connection import connection_of
+
+
+class ProblemFault(BaseModel):
+    """One bad field; `index` is the item's place in the request, from 0."""
+
+    field: str
+    message: str
+    index: int | None = None
+
+
+class Problem(BaseModel):
+    """What an error answers with."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[ProblemFault] = []
+
+
+_TITLES = {
+    400: "Bad request", 403: "Forbidden", 404: "Not found", 405: "Method not allowed", 408: "Request timeout",
+    413: "Too large", 415: "Unsupported media type", 422: "Not valid", 500: "Internal error", 503: "Not available now",
+}  # fmt: skip
+_READ_OUT = 30.0  # seconds
+_STATUS: dict[type[FeedError], int] = {
+    Invalid: 422, NotFound: 404, TooLarge: 413, DatabaseUnavailable: 503, DatabaseRefused: 503,
+}  # fmt: skip
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route's `responses` say of its problems; a model would have FastAPI promise application/json too."""
+    schema = Problem.model_json_schema()
+    schema["properties"]["errors"]["items"] = schema.pop("$defs")["ProblemFault"]
+    content = {"application/problem+json": {"schema": schema}}
+    return {status: {"description": _TITLES[status], "content": content} for status in statuses}
+
+
+def problem(status: int, detail: str, faults: Iterable[Fault] = (), headers: dict[str, str] | None = None) -> Response:
+    """The response for a problem."""
+    body: dict[str, object] = {
+        "type": "about:blank",
+        "title": _TITLES.get(status, "Error"),
+        "status": status,
+        "detail": detail,
+    }
+    errors = [
+        {"field": fault.field, "message": fault.message} | ({} if fault.index is None else {"index": fault.index})
+        for fault in faults
+    ]
+    if errors:
+        body["errors"] = errors
+    return Response(encode(body), status, headers, "application/problem+json")
+
+
+async def _read_out(request: Request) -> None:
+    """Take what is left of the body off the wire before the answer.
+
+    An HTTP/1.1 client that is still sending would meet a reset instead of the answer, and Hypercorn drops an HTTP/2
+    connection, with every stream on it, when data comes for a request that was answered (H2Protocol, DataReceived). Under
+    the wire HTTP/2 needs none of this.
+    """
+    if connection_of(request.scope).wire is not None and request.scope["http_version"] == "2":
+        return
+    try:
+        async with asyncio.timeout(_READ_OUT):
+            async for _ in request.stream():
+                pass
+    except (RuntimeError, ClientDisconnect, TimeoutError):  # it was read to its end; it never will be
+        pass
+
+
+async def _nobody_there(_: Request, __: Exception) -> Response:
+    """The client left in the middle of its request: nobody reads this."""
+    return Response(status_code=400)
+
+
+async def _feed_error(request: Request, error: Exception) -> Response:
+    await _read_out(request)
+    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
+    faults = error.faults if isinstance(error, Invalid) else ()
+    return problem(status, str(error), faults, {"Retry-After": "5"} if status == 503 else None)
+
+
+async def _not_valid(request: Request, error: Exception) -> Response:
+    await _read_out(request)
+    faults = []
+    for entry in error.errors() if isinstance(error, RequestValidationError) else ():
+        field = str(entry["loc"][1] if len(entry["loc"]) > 1 else entry["loc"][0])
+        unknown = entry["type"] == "extra_forbidden"
+        message = "is no parameter here; see /docs" if unknown else str(entry["msg"]).removeprefix("Value error, ")
+        faults.append(Fault(field, message))
+    detail = f"{faults[0].field}: {faults[0].message}" if faults else "the request is not valid"
+    return problem(422, detail, faults)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    await _read_out(request)
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else None
+    detail = str(error.detail) if isinstance(error, HTTPException) else "something went wrong here"
+    return problem(status, detail, headers=headers)
+
+
+async def _crash(_: Request, __: Exception) -> Response:
+    return problem(500, "something went wrong here; the server's log says what")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` with a problem."""
+    app.add_exception_handler(FeedError, _feed_error)
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _nobody_there)
+    app.add_exception_handler(Exception, _crash)

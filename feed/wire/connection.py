@@ -1,0 +1,104 @@
+"""The connection under a request: its wire where it has one, and a way to cut a client off where it has none.
+
+Hypercorn 0.18 offers no way to drop a connection: the bound `send` that it hands to the application is the only thread
+that leads there (HTTPStream → protocol → TCPServer → transport). Where the thread breaks (another server, another
+version), `cut()` does nothing and the connection is left to the server.
+"""
+
+import contextlib
+import socket
+import struct
+from typing import Any
+from weakref import WeakSet
+
+from starlette.types import Scope, Send
+
+from feed.wire.wire import Wire
+
+WIRE = "feed.wire"
+"""The extension of the ASGI scope that holds the wire."""
+_KEY = "feed.connection"
+
+
+class Connection:
+    """The connection that one request came on."""
+
+    __slots__ = ("send", "wire")
+
+    def __init__(self, send: Send, wire: Wire | None) -> None:
+        self.send = send  # the server's own, past every middleware
+        self.wire = wire
+
+    @property
+    def reachable(self) -> bool:
+        """Whether `cut` can do anything."""
+        return self.wire is not None or _transport(self.server) is not None
+
+    def cut(self) -> None:
+        """Drop it at once, with what it has not sent."""
+        if self.wire is not None:
+            self.wire.cut()
+        elif (server := self.server) is not None:
+            drop(server)
+
+    @property
+    def server(self) -> Any:
+        """Hypercorn's TCPServer, one for each connection; None where the thread breaks."""
+        stream = getattr(self.send, "__self__", None)
+        protocol = getattr(getattr(stream, "send", None), "__self__", None)
+        return server_of(protocol)
+
+
+class Connections:
+    """Every connection that is still there: under `feed serve` all of them, elsewhere those that a request came on."""
+
+    def __init__(self) -> None:
+        self._servers: WeakSet[Any] = WeakSet()
+
+    def add(self, server: Any) -> None:
+        """Know of one more TCPServer (None is none); it is forgotten with the object."""
+        if server is not None:
+            self._servers.add(server)
+
+    def cut(self) -> None:
+        """Drop them all: Hypercorn waits without a bound for clients that do not take what it has for them."""
+        for server in list(self._servers):
+            drop(server)
+
+
+def server_of(protocol: Any) -> Any:
+    """The TCPServer of one of Hypercorn's protocols, or None."""
+    return getattr(getattr(protocol, "send", None), "__self__", None)
+
+
+def _transport(server: Any) -> Any:
+    return getattr(getattr(server, "writer", None), "transport", None)
+
+
+def drop(server: Any) -> None:
+    """Reset the connection of a TCPServer with all that is unsent: a plain abort would leave megabytes in FIN-WAIT-1."""
+    # One that is closing may yet wait for its client: for what is unsent, or half a minute for the end of TLS.
+    transport = _transport(server)
+    if transport is None:
+        return
+    try:
+        sock = transport.get_extra_info("socket")
+    except AttributeError:
+        return  # asyncio's TLS transport once it has closed
+    if sock is not None and sock.fileno() != -1:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+def remember_connection(scope: Scope, send: Send) -> Connection:
+    """Leave the connection in the scope. Only the outermost caller sees the server's own `send`."""
+    extensions = scope.setdefault("extensions", {})
+    found = extensions[_KEY] = Connection(send, extensions.get(WIRE))
+    return found
+
+
+def connection_of(scope: Scope) -> Connection:
+    """The connection of a request, as `remember_connection` left it."""
+    found: Connection = scope["extensions"][_KEY]
+    return found

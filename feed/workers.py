@@ -1,0 +1,353 @@
+"""The master of worker processes: owns their sockets, starts them, starts successors of those that die, ends them all.
+
+Workers are forks of a master that has imported everything and has neither threads nor an event loop nor a connection. A
+fresh interpreter spends over a second of CPU on its imports, at each start and each restart; a fork needs none of it and
+shares the memory. All the master does is wait.
+
+Each worker has a listening socket of its own on the one address (SO_REUSEPORT), so the kernel spreads connections evenly,
+by a hash. All of them listen before the first worker starts, so that it is not handed everybody who comes back after a
+restart; and the master keeps them open, so that what waits in the queue of a worker that died is served by its successor.
+
+A pair of connected sockets, the link, joins the master with each worker. Each end learns of the other's death by it.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import random
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import structlog
+import uvloop
+
+from feed import errors
+from feed.app import Service
+from feed.database.embedded import embedded
+from feed.errors import FeedError
+from feed.logs import configure
+from feed.server import allow_files, cannot_listen, listen, serve_until, url_of
+from feed.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_FIRST_WAIT = 0.1  # seconds before the successor of a worker that died, doubling with each that dies in a row
+_LONGEST_WAIT = 5.0  # its share of the new connections waits as long
+_STEADY = 30.0  # seconds after which a worker that dies is the first in a row
+_MARGIN = 5.0  # seconds that a worker has to end, after its drain
+_READY = b"ready"
+
+
+def serve(settings: Settings, greet: Callable[[str], None], first: Callable[[Service], None] | None = None) -> None:
+    """Serve with `settings.workers` processes until SIGTERM or SIGINT, have each of them drain, and return.
+
+    `greet` is told the address, once, when all of them answer. `first` is handed the service of one worker, and those of
+    its successors. Raises FeedError where the service cannot start or a worker did not end as it should.
+    """
+    configure(settings.log_level)
+    allow_files()
+    with ExitStack() as stack:
+        signals = stack.enter_context(_signals())
+        listeners = [stack.enter_context(listener) for listener in listeners_of(settings)]
+        if settings.database_url is None:
+            dsn = stack.enter_context(_database(settings.data_dir))
+            settings = settings.model_copy(update={"database_url": dsn})
+        Master(settings, listeners, signals, greet, first).run()
+
+
+def listeners_of(settings: Settings) -> list[socket.socket]:
+    """A listening socket for each worker, all on one address; raises ConfigurationError where it cannot be had.
+
+    The first one is made without SO_REUSEPORT: it would let us in beside another server of the same user.
+    """
+    first = listen(settings)
+    try:
+        first.listen(settings.backlog)
+    except OSError as error:
+        raise cannot_listen(settings, error) from None
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    here = settings.model_copy(update={"port": first.getsockname()[1]})
+    others = [listen(here, reuse_port=True) for _ in range(settings.workers - 1)]
+    for other in others:
+        other.listen(settings.backlog)
+    return [first, *others]
+
+
+class Worker:
+    """A place among the workers: its socket, and the process that has the place now."""
+
+    def __init__(self, number: int, listener: socket.socket) -> None:
+        self.number = number
+        self.listener = listener
+        self.link: socket.socket | None = None  # None: there is no process
+        self.pid = 0
+        self.said = b""
+        self.began = 0.0
+        self.due = 0.0  # when the next process may start
+        self.deaths = 0  # in a row
+
+    @property
+    def ready(self) -> bool:
+        """Whether its process answers requests."""
+        return self.said.startswith(_READY)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send its process a signal; one that has died is not waited for yet, so the id is still its own."""
+        os.kill(self.pid, number)
+
+    def wait(self) -> float:
+        """Let the next process wait, and return for how long, in seconds."""
+        now = time.monotonic()
+        self.deaths = 1 if now - self.began > _STEADY else self.deaths + 1
+        longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(self.deaths - 1, 16))
+        seconds = random.uniform(longest / 2, longest)
+        self.due = now + seconds
+        return seconds
+
+
+class Master:
+    """Starts the workers and waits: for signals, for what they say, for their ends."""
+
+    def __init__(
+        self, settings: Settings, listeners: list[socket.socket], signals: socket.socket,
+        greet: Callable[[str], None], first: Callable[[Service], None] | None,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._signals = signals
+        self._greet: Callable[[str], None] | None = greet
+        self._first = first
+        self._url = url_of(settings, listeners[0])
+        self._workers = [Worker(number, listener) for number, listener in enumerate(listeners)]
+        self._selector = selectors.DefaultSelector()
+        self._deadline: float | None = None  # of the workers' ends, once they have been told
+        self._killed = False
+        self._failure: FeedError | None = None
+
+    @property
+    def _running(self) -> list[Worker]:
+        return [worker for worker in self._workers if worker.link is not None]
+
+    def run(self) -> None:
+        """Return when all workers have ended after a signal; raises FeedError as `serve` does."""
+        gc.collect()
+        gc.freeze()  # no collection touches what the workers share
+        with self._selector as selector:
+            selector.register(self._signals, selectors.EVENT_READ)
+            while self._deadline is None or self._running:
+                # Signals first: a worker that has ended may have ended by the same one, sent to the whole group.
+                found = {key.data for key, _ in selector.select(self._patience())}
+                if None in found:
+                    self._stop(signal.Signals(self._signals.recv(1)[0]))
+                for worker in found - {None}:
+                    self._hear(worker, worker.link)
+                self._kill_overdue()
+                self._start_due()
+        if self._failure is not None:
+            raise self._failure
+
+    def _patience(self) -> float | None:
+        """Seconds until there is something to do unasked; None: for ever."""
+        due = [worker.due for worker in self._workers if worker.link is None]
+        if self._deadline is not None:
+            due = [] if self._killed else [self._deadline]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _stop(self, number: signal.Signals) -> None:
+        """Have every worker drain; once, whatever comes later."""
+        if self._deadline is not None:
+            return
+        log.info("stopping", signal=number.name, workers=len(self._running))
+        drain = max(self._settings.drain_window, self._settings.drain_deadline)
+        self._deadline = time.monotonic() + drain + _MARGIN
+        for worker in self._workers:
+            worker.listener.close()  # from now on it ends with its worker, and takes no more than that answers
+        for worker in self._running:
+            worker.signal(number)
+
+    def _kill_overdue(self) -> None:
+        if self._deadline is None or self._killed or time.monotonic() < self._deadline:
+            return
+        self._killed = True
+        for worker in self._running:
+            log.error("worker killed", worker=worker.number, pid=worker.pid)
+            worker.signal(signal.SIGKILL)
+
+    def _hear(self, worker: Worker, link: socket.socket) -> None:
+        said = link.recv(65536)
+        if not said:
+            self._bury(worker, link)
+            return
+        worker.said += said
+        if worker.ready:
+            log.info("worker ready", worker=worker.number, pid=worker.pid)
+        if self._greet is not None and self._deadline is None and all(each.ready for each in self._workers):
+            self._greet(self._url)
+            self._greet = None
+
+    def _bury(self, worker: Worker, link: socket.socket) -> None:
+        """Its end of the link is closed: it has died, or is about to."""
+        code = os.waitstatus_to_exitcode(os.waitpid(worker.pid, 0)[1])  # below 0: a signal
+        self._selector.unregister(link)
+        link.close()
+        worker.link = None
+        ended = log.bind(worker=worker.number, pid=worker.pid, code=code)
+        refusal = _refusal(worker.said) if worker.said and not worker.ready else None
+        if refusal is not None and self._greet is not None:
+            self._fail(refusal)
+        elif code > 0 and self._greet is not None:
+            self._fail(FeedError("a worker did not start; the log says why."))
+        elif self._deadline is None:
+            # A refusal too: the others serve, and a database in the middle of a failover refuses for a while.
+            why = {} if refusal is None else {"error": str(refusal)}
+            ended.warning("worker ended", seconds_to_next=round(worker.wait(), 3), **why)
+        elif code:
+            ended.error("worker ended")
+            self._fail(FeedError("a worker did not end as it should; the log says which."))
+        else:
+            ended.info("worker ended")
+        worker.said = b""
+
+    def _fail(self, error: FeedError) -> None:
+        self._failure = self._failure or error
+        self._stop(signal.SIGTERM)
+
+    def _start_due(self) -> None:
+        if self._deadline is not None:
+            return
+        for worker in self._workers:
+            if worker.link is None and worker.due <= time.monotonic():
+                try:
+                    self._start(worker)
+                except OSError as error:
+                    log.error("no worker could start", error=str(error), seconds_to_next=round(worker.wait(), 3))
+
+    def _start(self, worker: Worker) -> None:
+        ours, theirs = socket.socketpair()
+        worker.began = time.monotonic()
+        with theirs:
+            # What comes before the worker listens for signals waits until it does.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+            try:
+                worker.pid = os.fork()
+                if not worker.pid:
+                    self._become(worker, ours, theirs)
+            except OSError:
+                ours.close()
+                raise
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        worker.link = ours
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+
+    def _become(self, worker: Worker, ours: socket.socket, link: socket.socket) -> NoReturn:
+        """Be `worker`, in its process; nothing of the master's stack is unwound."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            self._signals.close()
+            self._selector.close()
+            ours.close()
+            for other in self._workers:
+                if other is not worker:
+                    other.listener.close()
+                if other.link is not None:  # it would outlive the master
+                    other.link.close()
+            structlog.contextvars.bind_contextvars(worker=worker.number)
+
+            def started(_url: str, service: Service) -> None:
+                if self._first is not None and worker.number == 0:
+                    self._first(service)
+                worker.said = _READY
+                with suppress(OSError):  # the master is gone, which is noticed elsewhere
+                    link.sendall(_READY)
+
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_work(self._settings, worker.listener, link, started))
+            code = 0
+        except BaseException as error:
+            if isinstance(error, FeedError) and not worker.ready:
+                link.sendall(json.dumps([type(error).__name__, str(error)]).encode())
+            else:
+                log.exception("worker failed")
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+
+async def _work(
+    settings: Settings, listener: socket.socket, link: socket.socket, started: Callable[[str, Service], None]
+) -> None:
+    """Serve until a signal comes or the master is gone. More signals change nothing, up to the end of the process."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def signalled(*_: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(stop.set)
+
+    def orphaned() -> None:
+        log.warning("the master is gone")
+        loop.remove_reader(link)
+        stop.set()
+
+    # Not the loop's own way: one that closes may give the signals back to the system, and the next would kill.
+    for number in _SIGNALS:
+        signal.signal(number, signalled)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    loop.add_reader(link, orphaned)  # the master never says anything: what can be read is its end
+    await serve_until(stop, settings, started, listener)
+
+
+def _refusal(said: bytes) -> FeedError:
+    """The error for which a worker refused to start, as it would have been raised here."""
+    name, text = json.loads(said)
+    error: FeedError = getattr(errors, name, FeedError)(text)
+    return error
+
+
+@contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """A socket from which the numbers of the signals can be read; they do nothing else, now or later."""
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield reader
+        finally:
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # the end has begun
+            signal.set_wakeup_fd(-1)
+
+
+@contextmanager
+def _database(folder: Path) -> Iterator[str]:
+    """`embedded` for the master: its threads live while it starts and while it stops, and never when a worker starts."""
+    server = embedded(folder)
+    with asyncio.Runner() as runner:
+
+        def run(step: Callable[[], T]) -> T:
+            with ThreadPoolExecutor(1) as threads:
+                runner.get_loop().set_default_executor(threads)
+                return step()
+
+        dsn = run(lambda: runner.run(server.__aenter__()))
+        try:
+            yield dsn
+        finally:
+            run(lambda: runner.run(server.__aexit__(None, None, None)))
