@@ -1,0 +1,1 @@
+"""What others would write, as their documentation shows it: the same payload, the same readers, the same cores."""

@@ -1,0 +1,64 @@
+"""The feed's hub and wire without its database: what is posted to `/publish` goes straight to the hub.
+
+`python -m tests.bench.peers.direct PORT`: the last step by itself, told of events as the peers are.
+"""
+
+import asyncio
+import sys
+from typing import Any, cast
+
+import orjson
+import uvloop
+from fastapi import FastAPI
+from hypercorn.asyncio import serve
+from starlette.requests import Request
+from starlette.responses import Response
+
+from feed.event import Event, Kind
+from feed.fanout.drain import Drain
+from feed.fanout.history import History
+from feed.fanout.hub import Hub
+from feed.http import stream
+from feed.posting import FIELDS
+from feed.server import hypercorn_config, listen
+from feed.settings import load_settings
+from feed.wire.connection import Connections, remember_connection
+from feed.wire.install import installed
+
+
+class Application(FastAPI):
+    """As the feed's own: the connection is remembered before anything else happens."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            remember_connection(scope, send)
+        await super().__call__(scope, receive, send)
+
+
+async def main(port: int) -> None:
+    """Serve until killed."""
+    settings = load_settings(port=port, log_level="error")
+    hub = Hub(settings)
+    hub.begin(1, 0)
+    hub.ready = True
+    app = Application()
+
+    async def publish(request: Request) -> Response:
+        found = orjson.loads(orjson.loads(await request.body())["data"])
+        job = {name: found[name] for name in FIELDS if name in found}
+        hub.publish([Event(hub.head + 1, Kind.POSTED, job)])
+        return Response(status_code=204)
+
+    app.add_route("/publish", publish, methods=["POST"])
+    history = History(cast(Any, None), settings.history_page, settings.history_cache, settings.history_reads)
+    app.include_router(stream.routes(hub, history, Drain(hub, settings), settings))
+    with listen(settings) as sock, installed():
+        config = hypercorn_config(settings, sock, Connections())
+        config.keep_alive_max_requests = sys.maxsize
+        sock.detach()
+        await serve(cast(Any, app), config, shutdown_trigger=asyncio.Event().wait)
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(int(sys.argv[1])))

@@ -1,0 +1,149 @@
+"""A filter means the same in memory, where streams are matched, and in SQL, where lists are read."""
+
+import dataclasses
+import math
+
+import orjson
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from feed.database.connect import pool
+from feed.database.jobs import JobStore
+from feed.errors import Invalid
+from feed.filter import PERIODS, Filter, Near, Terms, distance_km
+from feed.posting import PostingIn
+from feed.query import FilterQuery
+from tests.conftest import make_settings
+from tests.postgres.events import Connection, advanced
+
+once = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+WORDS = (
+    "Berlin", "berlin", "Berliner", "BÉRLIN", "München", "Munchen", "Mu\u0308nchen", "Straße", "STRASSE", "İstanbul",
+    "istanbul", "ISTANBUL", "ıstanbul", "C++", "c#", "C", "Node.js", "node", "R&D", "Ærø", "aero", "Þór", "東京", "ΟΔΟΣ",
+    "οδός", "Москва", "МОСКВА", "ﬁnance", "finance", "K", "\u212a", "3D", "№", "½",
+)  # fmt: skip
+BETWEEN = (" ", ", ", "-", "/", ".", "", "\u00a0", "\u2013", "\u3000", " (", "&", "\u200b", "・", "\u0301")
+POINTS = (
+    (52.52, 13.405), (52.5201, 13.405), (48.1375, 11.575), (-33.8688, 151.2093), (0.0, 180.0), (0.0, -180.0), (90.0, 0.0),
+    (-90.0, 12.5), (0.0, 0.0), (37.0, -122.123456789),
+)  # fmt: skip
+PAYS = (0, 0.01, 12.5, 30, 230.77, 1250, 5000, 5000.01, 60000, 59999.99, 62400, 999_999_999_999)
+RADII = sorted({distance_km(*a, *b) for a in POINTS for b in POINTS if a != b})
+
+text = st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(BETWEEN)), min_size=1, max_size=3).map(
+    lambda parts: "".join(word + gap for word, gap in parts)
+)
+pay = st.none() | st.sampled_from(PAYS)
+currency = st.sampled_from(("EUR", "USD", "GBP"))
+
+
+def maybe(values: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    """Mostly there."""
+    return st.one_of(values, values, values, st.none())
+
+
+@st.composite
+def postings(draw: st.DrawFn) -> PostingIn:
+    low, high = draw(pay), draw(pay)
+    if low is not None and high is not None and low > high:
+        low, high = high, low
+    point = draw(maybe(st.sampled_from(POINTS)))
+    latitude, longitude = point if point is not None else (None, None)
+    return PostingIn.model_validate(
+        {
+            "title": draw(text.filter(str.strip)), "company": draw(st.sampled_from(WORDS) | text.filter(str.strip)), "url": "https://acme.example",
+            "location": draw(maybe(text)), "country": draw(maybe(st.sampled_from(WORDS))),
+            "workplace": draw(maybe(st.sampled_from(("onsite", "hybrid", "remote")))),
+            "employment_type": draw(maybe(st.sampled_from(("full-time", "Full-Time", "full time")))),
+            "seniority": draw(maybe(st.sampled_from(("Senior", "sénior", "junior", "")))),
+            "tags": draw(st.lists(st.sampled_from(WORDS) | st.just(""), max_size=3)),
+            "salary_min": low, "salary_max": high, "currency": draw(maybe(currency)),
+            "salary_period": draw(st.sampled_from(list(PERIODS))),
+            "latitude": latitude, "longitude": longitude,
+        }
+    )  # fmt: skip
+
+
+radius = st.sampled_from(RADII)
+near = st.tuples(
+    st.sampled_from(POINTS),
+    radius | radius.map(lambda km: math.nextafter(km, 0)) | st.sampled_from((0.001, 50.0, 20_040.0)),
+).map(lambda drawn: Near(*drawn[0], drawn[1]))
+bound = st.builds(
+    lambda value, times, shift: value * times + shift,
+    st.sampled_from(PAYS), st.sampled_from([*PERIODS.values()]), st.sampled_from((0, 0.01, -0.01)),
+).filter(lambda value: value >= 0)  # fmt: skip
+
+
+NAMES = (
+    "company", "country", "location", "workplace", "employment_type", "seniority", "tag", "salary", "q", "currency", "near",
+)  # fmt: skip
+
+
+@st.composite
+def filters(draw: st.DrawFn) -> Filter:
+    """One or two names, so that most find something."""
+    some = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4)
+    phrases = st.lists(text | st.sampled_from(WORDS), min_size=1, max_size=3)
+    asked: dict[str, object] = {}
+    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=2, unique=True))
+    for name in names:
+        match name:
+            case "company" | "location":
+                asked[name] = draw(phrases)
+            case "country" | "tag":
+                asked[name] = draw(some)
+            case "workplace":
+                asked[name] = draw(st.lists(st.sampled_from(("onsite", "hybrid", "remote")), min_size=1))
+            case "employment_type":
+                asked[name] = ["FULL-TIME"]
+            case "seniority":
+                asked[name] = ["senior"]
+            case "q":
+                word = st.sampled_from(WORDS)
+                asked[name] = draw(text | word | word.map(lambda t: t[:3]) | word.map(lambda t: t[:1]))
+            case "currency":
+                asked[name] = draw(st.lists(st.sampled_from(("eur", "USD", "Gbp")), min_size=1))
+            case "salary":
+                asked |= {"salary_min": draw(bound), "currency": draw(st.lists(currency, min_size=1))}
+    wanted = FilterQuery.model_validate(asked).canonical()
+    return dataclasses.replace(wanted, near=draw(near)) if "near" in names else wanted
+
+
+async def test_streams_and_lists_agree_on_every_posting_and_filter(database: Connection, dsn: str) -> None:
+    given_postings: list[PostingIn] = []
+    wanted: set[Filter] = set()
+
+    @seed(1)
+    @settings(once, max_examples=200)
+    @given(postings())
+    def draw_posting(posting: PostingIn) -> None:
+        given_postings.append(posting)
+
+    @seed(2)
+    @settings(once, max_examples=300)
+    @given(st.data())
+    def draw_filter(data: st.DataObject) -> None:
+        try:
+            wanted.add(data.draw(filters()))
+        except Invalid:
+            pass  # nothing but separators
+
+    draw_posting()
+    draw_filter()
+    assert len(given_postings) >= 150
+    assert len(wanted) >= 150
+    found = 0
+    async with pool(make_settings(dsn), dsn) as connections:
+        store = JobStore(connections)
+        await store.write(given_postings)
+        streamed = {event.job["id"]: Terms(event.job) for event in await advanced(database)}
+        assert len(streamed) == len(given_postings)
+        for one in wanted:
+            listing = await store.list(one, closed=None, below=None, limit=1000)
+            listed = {orjson.loads(job)["id"] for job in listing.jobs}
+            matched = {job for job, terms in streamed.items() if one.matches(terms)}
+            assert listed == matched, (one, [streamed[job]._job for job in listed ^ matched])
+            found += bool(matched)
+    assert found > len(wanted) / 2  # the comparison was of something

@@ -1,0 +1,309 @@
+"""The client against a real server that follows a script."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+import pytest
+
+from feed.client import Backoff, FeedClient, Refused, StreamEvent, Unavailable, UnexpectedAnswer, Unusable, Written
+from tests.server.scripted import Answer, Script, counts, frame, posted, problem, running
+
+START = frame(retry=2000) + frame(id="1.0")
+
+
+class Clock:
+    """Stands in for sleep: notes what it is asked for, and returns at once."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+
+
+def client_at(url: str, clock: Clock | None = None, chance: float = 1.0, **options: Any) -> FeedClient:
+    backoff = Backoff(random=lambda: chance)
+    return FeedClient(url, backoff=backoff, sleep=(clock or Clock()).sleep, **options)
+
+
+async def take(count: int, client: FeedClient, **options: Any) -> list[StreamEvent]:
+    """Return the first `count` events that the client follows."""
+    events: list[StreamEvent] = []
+    async with client, aclosing(client.follow(**options)) as stream:
+        async for event in stream:
+            events.append(event)
+            if len(events) == count:
+                break
+    return events
+
+
+@pytest.mark.parametrize("http2", [False, True])
+async def test_postings_come_in_order_with_id_kind_and_data(http2: bool) -> None:
+    script = Script(Answer(START + posted(1) + posted(1, "updated") + posted(2, "closed", reason="expired")))
+    async with running(script) as url:
+        events = await take(3, client_at(url, http2=http2))
+    assert [(event.id, event.kind) for event in events] == [("1.1", "posted"), ("1.1", "updated"), ("1.2", "closed")]
+    assert events[2].data["reason"] == "expired"
+    assert events[2].position == 2
+    assert script.requests[0].http_version == ("2" if http2 else "1.1")
+
+
+# Over HTTP/2 Hypercorn does not tell a client that an application broke; the watchdog's test covers that.
+@pytest.mark.parametrize(("then", "http2"), [("end", False), ("end", True), ("break", False)])
+async def test_a_stream_that_ends_is_resumed_after_the_last_id(then: Any, http2: bool) -> None:
+    script = Script(Answer(START + posted(1) + posted(2), then=then), Answer(START + posted(3), then="silence"))
+    async with running(script) as url:
+        events = await take(3, client_at(url, http2=http2), since="2h", filters={"location": ["berlin", "paris"]})
+    assert [event.position for event in events] == [1, 2, 3]
+    first, second = script.requests
+    assert first.query == {"location": ["berlin", "paris"], "since": ["2h"]}
+    assert "last-event-id" not in first.headers
+    assert second.query == {"location": ["berlin", "paris"]}
+    assert second.headers["last-event-id"] == "1.2"
+
+
+async def test_id_only_frames_heartbeats_and_resets_move_the_cursor() -> None:
+    script = Script(
+        Answer(frame(id="1.5")),
+        Answer(frame("heartbeat", {"position": 9}, id="1.9")),
+        Answer(frame("reset", {"reason": "pruned", "snapshot": "/v1/jobs?"}, id="2.40")),
+        Answer(posted(1)),
+    )
+    async with running(script) as url:
+        await take(2, client_at(url), last_event_id="1.4")
+    assert [request.headers["last-event-id"] for request in script.requests] == ["1.4", "1.5", "1.9", "2.40"]
+
+
+async def test_a_reset_is_yielded_among_the_postings() -> None:
+    script = Script(Answer(frame("reset", {"reason": "pruned", "snapshot": "/v1/jobs?"}, id="1.7") + posted(8)))
+    async with running(script) as url:
+        reset, after = await take(2, client_at(url), last_event_id="1.1")
+    assert (reset.kind, reset.id, reset.data) == ("reset", "1.7", {"reason": "pruned", "snapshot": "/v1/jobs?"})
+    assert after.position == 8
+
+
+async def test_control_events_come_on_request_only() -> None:
+    body = (
+        START
+        + frame("synced", {"position": 0, "replayed": 0})
+        + frame("heartbeat", {"position": 0}, id="1.0")
+        + frame("goodbye", {"reason": "drain", "retry_ms": 900}, retry=900)
+    )
+    script = Script(Answer(body), Answer(posted(1)), Answer(body), Answer(posted(1)))
+    async with running(script) as url:
+        plain = await take(1, client_at(url))
+        events = await take(8, client_at(url), control=True)
+    assert [event.kind for event in plain] == ["posted"]
+    assert [event.kind for event in events] == [
+        *("connected", "cursor", "synced", "heartbeat", "goodbye", "reconnecting", "connected", "posted")
+    ]
+    assert events[0].data == {"url": url, "http_version": "HTTP/1.1"}
+    assert events[5].data == {"reason": "the server said goodbye", "delay_ms": 900}
+
+
+async def test_a_goodbye_is_waited_out_exactly_as_long_as_it_says() -> None:
+    script = Script(
+        Answer(START + frame("goodbye", {"reason": "drain", "retry_ms": 4123}, retry=4123)), Answer(posted(1))
+    )
+    clock = Clock()
+    async with running(script) as url:
+        await take(1, client_at(url, clock, chance=0.3))
+    assert clock.slept == [4.123]
+
+
+async def test_an_ended_stream_is_taken_up_after_full_jitter_on_retry() -> None:
+    script = Script(*[Answer(START)] * 3, Answer(posted(1)))
+    clock = Clock()
+    async with running(script) as url:
+        await take(1, client_at(url, clock, chance=0.25))
+    assert clock.slept == [0.5, 0.5, 0.5]
+
+
+async def test_a_retry_of_zero_does_not_make_a_storm() -> None:
+    script = Script(Answer(frame(retry=0) + frame(id="1.1")), Answer(posted(2)))
+    clock = Clock()
+    async with running(script) as url:
+        await take(1, client_at(url, clock))
+    assert clock.slept == [0.1]
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
+async def test_what_may_pass_is_tried_again_and_retry_after_is_kept(status: int) -> None:
+    script = Script(problem(status), problem(status, retry_after="17"), Answer(posted(1)))
+    clock = Clock()
+    async with running(script) as url:
+        await take(1, client_at(url, clock))
+    assert clock.slept == [3.0, 17.0]
+
+
+async def test_without_a_server_the_waits_double_up_to_the_ceiling() -> None:
+    async with running(Script()) as url:
+        pass
+    waits: list[float] = []
+
+    class Enough(Exception):
+        pass
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 6:
+            raise Enough
+
+    with pytest.raises(Enough):
+        await take(1, FeedClient(url, backoff=Backoff(ceiling=30, random=lambda: 1.0), sleep=sleep))
+    assert waits == [3, 6, 12, 24, 30, 30]
+
+
+@pytest.mark.parametrize("http2", [False, True])
+async def test_silence_is_taken_for_death_and_the_stream_resumed(http2: bool) -> None:
+    script = Script(Answer(START + posted(1), then="silence"))
+    kinds: list[str] = []
+    async with running(script) as url, client_at(url, http2=http2, watchdog=0.2) as client:
+        async with aclosing(client.follow(control=True)) as stream:
+            async for event in stream:
+                kinds.append(event.kind)
+                if kinds.count("connected") == 2:
+                    break
+        await script.left.wait()
+    assert kinds == ["connected", "cursor", "posted", "reconnecting", "connected"]
+    assert script.requests[1].headers["last-event-id"] == "1.1"
+
+
+async def test_half_an_event_at_the_end_is_dropped_and_comes_again() -> None:
+    script = Script(Answer(posted(1) + posted(2)[:-3], then="break"), Answer(posted(2), then="silence"))
+    async with running(script) as url:
+        events = await take(2, client_at(url))
+    assert [event.position for event in events] == [1, 2]
+    assert script.requests[1].headers["last-event-id"] == "1.1"
+
+
+async def test_separators_of_unicode_do_not_end_a_line() -> None:
+    title = "a\u2028b\u2029c\u0085d\u000be\u001cf"
+    data = orjson.dumps({"title": title}).replace(b"\\u000b", b"\\u000b")
+    assert "\u2028".encode() in data
+    async with running(Script(Answer(b"id: 1.1\nevent: posted\ndata: " + data + b"\r\n\r\n"))) as url:
+        (event,) = await take(1, client_at(url))
+    assert event.data["title"] == title
+
+
+async def test_a_filter_the_server_does_not_know_is_an_error_that_names_it() -> None:
+    script = Script(problem(422, {"field": "workplace", "message": "is none of onsite, hybrid, remote"}))
+    async with running(script) as url:
+        with pytest.raises(Refused, match="workplace: is none of onsite") as refused:
+            await take(1, client_at(url), filters={"workplace": "office"})
+    assert refused.value.status == 422
+    assert refused.value.faults[0].field == "workplace"
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(b"<html>", content_type="text/html"),
+        Answer(b"", status=204),
+        Answer(b"event: posted\ndata: [1]\n\n"),
+        Answer(b"event: posted\ndata: {\n\n"),
+    ],
+)
+async def test_what_is_no_feed_is_an_error(answer: Answer) -> None:
+    async with running(Script(answer)) as url:
+        with pytest.raises(UnexpectedAnswer):
+            await take(1, client_at(url))
+
+
+async def test_leaving_the_loop_closes_the_connection() -> None:
+    script = Script(Answer(START + posted(1), then="silence"))
+    async with running(script) as url, client_at(url) as client:
+        async for _ in client.follow():
+            break
+        await script.left.wait()
+
+
+async def test_one_client_follows_several_streams_at_once() -> None:
+    script = Script(*[Answer(START + posted(1), then="silence")] * 20)
+
+    async def first(client: FeedClient) -> StreamEvent:
+        async with aclosing(client.follow()) as stream:
+            return await anext(stream)
+
+    async with running(script) as url, client_at(url, http2=True) as client:
+        events = await asyncio.gather(*[first(client) for _ in range(20)])
+    assert [event.position for event in events] == [1] * 20
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host/?location=berlin", "http://a:b"]
+)
+def test_an_address_that_cannot_be_is_refused(url: str) -> None:
+    with pytest.raises(Unusable):
+        FeedClient(url)
+
+
+async def test_an_id_that_no_header_can_carry_is_refused() -> None:
+    async with FeedClient() as client:
+        with pytest.raises(Unusable):
+            await anext(client.follow(last_event_id="1.2\r\nX: y"))
+
+
+async def test_one_posting_is_posted_as_json_and_returned() -> None:
+    script = Script(Answer(b'{"id":7,"title":"t"}', 201, "application/json"))
+    async with running(script) as url, client_at(url) as client:
+        assert await client.post({"title": "t"}) == {"id": 7, "title": "t"}
+    (request,) = script.requests
+    assert (request.method, request.path, request.body) == ("POST", "/v1/jobs", b'{"title":"t"}')
+    assert request.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("batch", [[{"title": "a"}, {"title": "b"}], b'{"title":"a"}\n{"title":"b"}'])
+async def test_a_batch_is_posted_as_ndjson_and_counted(batch: Any) -> None:
+    script = Script(counts(created=1, unchanged=1))
+    async with running(script) as url, client_at(url) as client:
+        assert await client.post(batch) == Written(created=1, updated=0, unchanged=1)
+    assert script.requests[0].body == b'{"title":"a"}\n{"title":"b"}'
+    assert script.requests[0].headers["content-type"] == "application/x-ndjson"
+
+
+async def test_a_refused_batch_names_items_and_fields() -> None:
+    script = Script(problem(422, {"index": 1, "field": "title", "message": "is required"}))
+    async with running(script) as url, client_at(url) as client:
+        with pytest.raises(Refused) as refused:
+            await client.post([{"title": "a"}, {}])
+    assert [(fault.index, fault.field) for fault in refused.value.faults] == [(1, "title")]
+
+
+def _post(client: FeedClient) -> Awaitable[object]:
+    return client.post([{"title": "a"}])
+
+
+def _jobs(client: FeedClient) -> Awaitable[object]:
+    return client.jobs()
+
+
+@pytest.mark.parametrize("call", [_post, _jobs])
+async def test_a_call_says_whether_it_may_succeed_later(call: Callable[[FeedClient], Awaitable[object]]) -> None:
+    script = Script(problem(503, retry_after="9"), problem(401), Answer(b"[]", content_type="application/json"))
+    async with running(script) as url, client_at(url) as client:
+        with pytest.raises(Unavailable) as unavailable:
+            await call(client)
+        assert unavailable.value.retry_after == 9
+        with pytest.raises(Refused):
+            await call(client)
+        with pytest.raises(UnexpectedAnswer):
+            await call(client)
+    async with client_at(url) as client:
+        with pytest.raises(Unavailable):
+            await call(client)
+
+
+async def test_a_page_of_postings_carries_the_cursor_to_follow_from() -> None:
+    page = {"jobs": [{"id": 2}], "next": "n", "stream": {"last_event_id": "1.9", "url": "/v1/jobs/stream?"}}
+    script = Script(Answer(orjson.dumps(page), content_type="application/json"))
+    async with running(script) as url, client_at(url) as client:
+        found = await client.jobs({"salary_min": 60000, "currency": "EUR"}, open=None, limit=10, after="m")
+    assert (found.jobs, found.next, found.last_event_id) == ([{"id": 2}], "n", "1.9")
+    wanted = {"salary_min": ["60000"], "currency": ["EUR"], "open": ["any"], "limit": ["10"], "after": ["m"]}
+    assert script.requests[0].query == wanted

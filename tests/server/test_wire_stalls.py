@@ -1,0 +1,110 @@
+"""Clients that stop reading their socket: bounded memory, then a reset and nothing left, and nobody else notices."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from feed.server import self_signed
+from tests.h2client import STREAM, h2client, insecure
+from tests.processes import serving
+from tests.reader import reading
+from tests.server.test_stream_replay import BIG
+from tests.server.test_wire_windows import LITTLE_SHARED, MIB, Memory, open_streams
+from tests.waiting import until
+
+LIST = "/v1/jobs?limit=200"
+
+
+def server_side(url: str, port: int) -> list[str]:
+    """The states (`01` is ESTABLISHED) of the service's ends of the connections that a client's port has with it."""
+    ours = urlsplit(url).port
+
+    def states() -> Iterator[str]:
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, state, *_ = line.split()
+            if int(local.split(":")[1], 16) == ours and int(remote.split(":")[1], 16) == port:
+                yield state
+
+    return list(states())
+
+
+@asynccontextmanager
+async def stalled(url: str, http2: bool, path: str) -> AsyncIterator[int]:
+    """Ask for `path` and take next to nothing of the answer: the client's port."""
+    if http2:
+        async with h2client(url, buffer=4096) as client:
+            client.shut = {0}
+            exchange = await client.get(path)
+            await client.until(lambda: exchange.headers)
+            # Windows wide open: what holds the answer up is the socket.
+            await client.send(*(bytes((0, 0, 4, 8, 0, 0, 0, 0, number, 0x7F, 0, 0, 0)) for number in (0, exchange.id)))
+            yield client.port
+    else:
+        where = urlsplit(url)
+        context = insecure() if where.scheme == "https" else None
+        if context is not None:
+            context.set_alpn_protocols(["http/1.1"])
+        reader, writer = await asyncio.open_connection(where.hostname, where.port, ssl=context, limit=1024)
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: {where.netloc}\r\n\r\n".encode())
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            yield writer.get_extra_info("sockname")[1]
+        finally:
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+
+@pytest.mark.parametrize(("http2", "tls"), [(False, False), (True, False), (True, True)])
+async def test_subscribers_that_stop_reading_cost_little_and_are_cut_off_without_a_trace(
+    dsn: str, database: "asyncpg.Connection[Any]", tmp_path: Path, http2: bool, tls: bool
+) -> None:
+    count, events = 8, 100
+    certificate = self_signed(tmp_path, "127.0.0.1") if tls else None
+    async with (
+        serving(dsn, certificate=certificate, send_timeout=1.5, **LITTLE_SHARED) as service,
+        AsyncExitStack() as stack,
+    ):
+        healthy = await stack.enter_async_context(reading(service.url, verify=False))
+        other = await (await stack.enter_async_context(h2client(service.url))).stream()
+        await database.execute(BIG, 20)
+        await asyncio.gather(healthy.jobs(20), other.jobs(20))  # what is needed once was needed
+        ports = [await stack.enter_async_context(stalled(service.url, http2, STREAM)) for _ in range(count)]
+        assert all(server_side(service.url, port) == ["01"] for port in ports)
+        memory = Memory(service.process.pid)
+        for position in range(21, events + 1):
+            await database.execute(BIG, 1)
+            for reader in (healthy, other):
+                assert (await reader.jobs(1))[0].position == position
+        assert memory.growth < count * MIB // 4 + 16 * MIB
+
+        async def alone() -> bool:
+            return await open_streams(service.url) == 2
+
+        await until(alone)
+        await until(lambda: not any(server_side(service.url, port) for port in ports))
+        await database.execute(BIG, 1)
+        for reader in (healthy, other):
+            assert (await reader.jobs(1))[0].position == events + 1
+        assert service.said == b""
+
+
+@pytest.mark.parametrize(("http2", "tls"), [(False, False), (True, False), (True, True)])
+async def test_a_list_that_nobody_reads_is_cut_off_without_a_trace(
+    dsn: str, database: "asyncpg.Connection[Any]", tmp_path: Path, http2: bool, tls: bool
+) -> None:
+    await database.execute(BIG, 100)
+    certificate = self_signed(tmp_path, "127.0.0.1") if tls else None
+    async with (
+        serving(dsn, certificate=certificate, send_timeout=0.5) as service,
+        stalled(service.url, http2, LIST) as port,
+    ):
+        await until(lambda: not server_side(service.url, port), 10)
+        assert await open_streams(service.url) == 0
+        assert service.said == b""

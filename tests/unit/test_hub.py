@@ -1,0 +1,245 @@
+"""The hub: what it hands to whom, who it leaves behind, and when it speaks into silence."""
+
+import asyncio
+
+import pytest
+
+from feed.fanout.hub import Hub
+from feed.fanout.subscriber import PIECE, Pushed, Queued
+from feed.filter import EVERYTHING, Filter
+from feed.settings import Settings, load_settings
+from feed.wire.chunk import Chunk
+from tests.unit.events import EPOCH, event, positions
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return load_settings(heartbeat=10, ring_events=100)
+
+
+@pytest.fixture
+def hub(settings: Settings) -> Hub:
+    """A hub that follows an empty log."""
+    made = Hub(settings)
+    made.begin(EPOCH, 0)
+    made.ready = True
+    return made
+
+
+def joined(hub: Hub, wanted: Filter = EVERYTHING, limit: int = 100_000) -> Queued:
+    member = Queued(asyncio.Event(), limit, hub.rouse)
+    hub.join(wanted, member, hub.head)
+    return member
+
+
+async def test_a_batch_is_one_piece_for_each_subscriber_and_the_same_bytes_for_a_group(hub: Hub) -> None:
+    one, other = joined(hub), joined(hub)
+    hub.publish([event(1), event(2), event(3)])
+    await asyncio.wait_for(one.wake.wait(), 10)
+    chunk = one.take()
+    assert chunk is other.take()
+    assert chunk.count(b"\n\n") == 3
+    assert one.position == 3
+    assert one.take() == b""
+    assert hub.head == 3
+    assert (hub.counters.published, hub.counters.deliveries) == (3, 6)
+
+
+async def test_a_subscriber_that_nothing_concerns_is_left_alone(hub: Hub) -> None:
+    member = joined(hub, Filter(company=("nobody",)))
+    hub.publish([event(1)])
+    await asyncio.sleep(0)
+    assert not member.wake.is_set()
+    assert member.take() == b""
+    assert member.live
+
+
+async def test_who_left_is_given_nothing_and_keeps_what_it_was_given(hub: Hub) -> None:
+    member = joined(hub)
+    hub.publish([event(1)])
+    hub.leave(EVERYTHING, member)
+    hub.leave(EVERYTHING, member)
+    hub.publish([event(2)])
+    assert not member.live
+    assert member.position == 1
+    assert member.take().startswith(b"id: 7.1\n")
+    assert len(hub.groups) == 0
+
+
+async def test_a_subscriber_over_its_bound_leaves_with_its_position_and_the_others_go_on(hub: Hub) -> None:
+    slow, quick = joined(hub, limit=300), joined(hub)
+    for position in range(1, 6):
+        hub.publish([event(position, title="x" * 200)])
+        quick.take()
+    assert hub.counters.overruns == 1
+    assert not slow.live and slow.wake.is_set()
+    assert slow.position == 1
+    assert quick.live and quick.position == 5
+    assert positions(hub.ring.after(slow.position, 10)) == [2, 3, 4, 5]
+    assert slow.take().count(b"\n\n") == 1
+
+
+async def test_a_piece_larger_than_the_bound_passes_when_nothing_waits(hub: Hub) -> None:
+    member = joined(hub, limit=10)
+    hub.publish([event(1, title="x" * 1000)])
+    assert member.live
+    assert len(member.take()) > 1000
+
+
+async def test_silence_is_counted_from_the_last_piece_that_was_given(hub: Hub) -> None:
+    now = asyncio.get_running_loop().time()
+    narrow, wide = joined(hub, Filter(company=("nobody",))), joined(hub)
+    hub.beat(now + 5)
+    assert narrow.take() == wide.take() == b""
+    hub.publish([event(1)])
+    wide.take()
+    wide.told_at = now + 8
+    hub.beat(now + 11)
+    assert narrow.take().startswith(b"id: 7.1\nevent: heartbeat\n")
+    assert narrow.position == 1
+    assert wide.take() == b""
+    hub.beat(now + 18.5)
+    assert narrow.take() == b""
+    assert wide.take().startswith(b"id: 7.1\nevent: heartbeat\n")
+    hub.beat(now + 21.5)
+    assert b"heartbeat" in narrow.take()
+
+
+async def test_a_heartbeat_that_does_not_fit_ends_the_live_time(hub: Hub) -> None:
+    member = joined(hub, limit=1)
+    hub.publish([event(1)])
+    hub.beat(asyncio.get_running_loop().time() + 11)
+    assert not member.live
+    assert member.position == 1
+
+
+async def test_a_new_course_sends_everyone_back_and_empties_the_ring(hub: Hub) -> None:
+    member = joined(hub)
+    hub.publish([event(1)])
+    woken = asyncio.Event()
+    hub.await_change(woken)
+    before = hub.course
+    hub.begin(EPOCH + 1, 40)
+    assert hub.course == before + 1
+    assert not member.live and member.wake.is_set() and woken.is_set()
+    assert (hub.head, hub.epoch, len(hub.ring)) == (40, EPOCH + 1, 0)
+    hub.publish([event(41)])
+    assert hub.ring.covers(40)
+    assert not hub.ring.covers(39)
+
+
+async def test_a_new_name_for_the_same_log_disturbs_nobody(hub: Hub) -> None:
+    member = joined(hub)
+    before = hub.course
+    hub.rename(EPOCH + 1)
+    hub.publish([event(1)])
+    assert member.live
+    assert hub.course == before
+    assert member.take().startswith(b"id: 8.1\n")
+
+
+async def test_who_waits_for_the_head_to_move_is_woken_once(hub: Hub) -> None:
+    woken, gone = asyncio.Event(), asyncio.Event()
+    hub.await_change(woken)
+    hub.await_change(gone)
+    hub.forget(gone)
+    hub.publish([event(1)])
+    assert woken.is_set() and not gone.is_set()
+    woken.clear()
+    hub.publish([event(2)])
+    assert not woken.is_set()
+
+
+def test_retry_is_jittered_within_its_bounds_and_never_zero() -> None:
+    hub = Hub(load_settings(retry_min=1, retry_max=2, retry_busy=3))
+    calm, busy = {hub.retry_ms() for _ in range(100)}, {hub.retry_ms(busy=True) for _ in range(100)}
+    assert len(calm) > 1 and min(calm) >= 1000 and max(calm) <= 2000
+    assert len(busy) > 1 and min(busy) >= 2000 and max(busy) <= 3000
+    assert Hub(load_settings(retry_min=1e-6, retry_max=1e-6)).retry_ms() == 1
+
+
+async def test_an_idle_feed_beats_by_its_own_timer() -> None:
+    hub = Hub(load_settings(heartbeat=0.05))
+    hub.begin(EPOCH, 3)
+    hub.ready = True
+    member = joined(hub)
+    timer = asyncio.create_task(hub.run_heartbeat())
+    async with asyncio.timeout(10):
+        await member.wake.wait()
+    timer.cancel()
+    assert member.take().startswith(b"id: 7.3\nevent: heartbeat\n")
+
+
+async def test_a_large_piece_is_handed_out_in_slices_and_shared_by_all(hub: Hub) -> None:
+    one, other = joined(hub, limit=10_000_000), joined(hub, limit=10_000_000)
+    hub.publish([event(number) for number in range(1, 101)])
+    whole = bytearray()
+    while piece := one.take(1000):
+        assert len(piece) <= 1000
+        whole += piece
+    assert bytes(whole) == other.take(10_000_000)
+    assert one.take() == b""
+
+
+async def test_who_waits_to_be_woken_waits_once(hub: Hub) -> None:
+    members = [joined(hub, limit=10_000_000) for _ in range(50)]
+    for position in range(1, 20):
+        hub.publish([event(position)])
+    assert len(hub._asleep) <= len(members)
+    await asyncio.wait_for(asyncio.gather(*(member.wake.wait() for member in members)), 10)
+    assert not hub._asleep
+
+
+class Pipe:
+    """A wire that takes so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.taken: list[Chunk] = []
+
+    def write(self, chunk: Chunk) -> bool:
+        if chunk.size > self.room:
+            return False
+        self.room -= chunk.size
+        self.taken.append(chunk)
+        return True
+
+
+def pushed(hub: Hub, room: int = 10**9) -> tuple[Pushed, Pipe]:
+    pipe = Pipe(room)
+    member = Pushed(asyncio.Event(), pipe.write)
+    hub.join(EVERYTHING, member, hub.head)
+    return member, pipe
+
+
+async def test_what_is_pushed_is_written_at_once_and_one_object_for_the_group(hub: Hub) -> None:
+    (one, first), (_, second) = pushed(hub), pushed(hub)
+    hub.publish([event(1), event(2)])
+    assert first.taken[0] is second.taken[0]
+    assert first.taken[0].body.count(b"\n\n") == 2
+    assert one.position == 2 and one.live and not one.wake.is_set()
+    assert one.take() == b""
+    assert hub.counters.deliveries == 4
+
+
+async def test_a_wire_that_takes_no_more_leaves_the_live_set_where_it_stopped(hub: Hub) -> None:
+    slow, pipe = pushed(hub, 2 * PIECE)
+    hub.publish([event(position, title="x" * 1000) for position in range(1, 201)])
+    assert not slow.live and slow.wake.is_set()
+    written = b"".join(chunk.body for chunk in pipe.taken)
+    assert 0 < slow.position < 200
+    assert written.count(b"\n\n") == slow.position
+    assert b"id: 7.%d\n" % slow.position in written
+    assert all(chunk.size <= PIECE for chunk in pipe.taken)
+
+
+async def test_a_heartbeat_that_the_wire_does_not_take_ends_the_live_time(hub: Hub) -> None:
+    member, pipe = pushed(hub, 0)
+    hub.beat(asyncio.get_running_loop().time() + 11)
+    assert not member.live and not pipe.taken
+
+
+async def test_an_event_larger_than_a_piece_is_not_pushed(hub: Hub) -> None:
+    member, pipe = pushed(hub)
+    hub.publish([event(1, title="x" * PIECE)])
+    assert not member.live and member.position == 0 and not pipe.taken

@@ -1,0 +1,44 @@
+"""Turns: at once for the few, in order and a few at a time for a herd."""
+
+import asyncio
+
+from feed.wire.turns import EACH, Turns
+
+
+async def test_the_first_few_do_not_wait() -> None:
+    turns = Turns()
+    for _ in range(EACH):
+        waiting = turns.next()
+        try:
+            waiting.send(None)
+        except StopIteration:
+            continue
+        raise AssertionError("it waited")
+
+
+async def test_a_herd_comes_in_order_and_a_few_in_one_turn_of_the_loop() -> None:
+    turns = Turns()
+    came: list[tuple[int, int]] = []
+    turn_of_the_loop = 0
+
+    async def one(number: int) -> None:
+        await turns.next()
+        came.append((number, turn_of_the_loop))
+
+    tasks = [asyncio.create_task(one(number)) for number in range(10 * EACH)]
+    while not all(task.done() for task in tasks):
+        await asyncio.sleep(0)
+        turn_of_the_loop += 1
+    assert [number for number, _ in came] == list(range(10 * EACH))
+    in_one = [sum(turn == found for _, turn in came) for found in {turn for _, turn in came}]
+    assert max(in_one) <= EACH
+
+
+async def test_who_gives_up_takes_nobodys_turn() -> None:
+    turns = Turns()
+    tasks = [asyncio.create_task(turns.next()) for _ in range(4 * EACH)]
+    await asyncio.sleep(0)
+    for task in tasks[EACH : 2 * EACH]:
+        task.cancel()
+    await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+    assert sum(task.cancelled() for task in tasks) == EACH
