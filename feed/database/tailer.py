@@ -60,6 +60,7 @@ class Tailer:
             if epoch != hub.epoch or head < position:
                 position = await self._turn(connection, position)
                 continue
+            hub.behind = head - position
             if position < head:
                 if first != position + 1:
                     log.warning("events were pruned before they were read", after=position, floor=floor)
@@ -70,7 +71,6 @@ class Tailer:
                         hub.publish(events[begin : begin + settings.publish_events])
                         await asyncio.sleep(0)  # readers stay live during a flood
                 position = hub.head
-                hub.behind = head - position
                 if position < head:
                     continue
             hub.ready = True

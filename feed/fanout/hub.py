@@ -55,6 +55,7 @@ class Hub:
             self.course += 1
         self.epoch = epoch
         self.head = position
+        self.behind = 0
         self.ring.clear()
         self.joined.clear()
         for group in list(self.groups):
@@ -71,6 +72,7 @@ class Hub:
         batch = [Encoded(self.epoch, event) for event in events]
         self.ring.extend(batch)
         self.head = batch[-1].position
+        self.behind = max(0, self.behind - len(batch))
         self.counters.published += len(batch)
         now = asyncio.get_running_loop().time()
         for group, concerned in self.groups.candidates(batch).items():
