@@ -25,7 +25,9 @@ from feed.errors import DatabaseRefused, DatabaseUnavailable, FeedError
 from feed.fanout.drain import Drain
 from feed.fanout.history import History
 from feed.fanout.hub import Hub
+from feed.fanout.streams import Streams
 from feed.http import health, jobs, page, problems, stream
+from feed.http.gate import Gate
 from feed.logs import configure
 from feed.settings import Settings, load_settings
 from feed.wire.connection import Connections, remember_connection
@@ -57,7 +59,9 @@ class Service:
         self.store = store
         self.history = history
         self.hub = hub
-        self.drain = Drain(hub, settings)
+        self.gate = Gate(settings)
+        self.streams = Streams(hub, settings)
+        self.drain = Drain(self.streams, settings)
         self.sequencer = Sequencer(settings, dsn)
         self.keeper = Keeper(settings, dsn, self.sequencer)
         self.tailer = Tailer(settings, dsn, hub)
@@ -99,7 +103,7 @@ class Service:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.tailer.run(), name="tailer")
             tasks.create_task(self.hub.run_heartbeat(), name="heartbeat")
-            tasks.create_task(self.drain.watch(), name="stall watch")
+            tasks.create_task(self.streams.watch(), name="stream watch")
             if self.settings.sequencer:
                 tasks.create_task(self.sequencer.run(), name="sequencer")
                 tasks.create_task(self.keeper.run(), name="keeper")
@@ -193,10 +197,10 @@ def create_app(settings: Settings, *, drains: bool = False) -> Application:
 
 
 def _mount(app: FastAPI, service: Service) -> None:
-    settings, hub, drain = service.settings, service.hub, service.drain
-    app.include_router(stream.routes(hub, service.history, drain, settings))
+    settings, hub, streams = service.settings, service.hub, service.streams
+    app.include_router(stream.routes(hub, service.history, streams, settings))
     app.include_router(jobs.routes(service.store, settings))
-    app.include_router(health.routes(hub, drain, service.tailer, settings))
+    app.include_router(health.routes(hub, streams, service.tailer, settings))
 
 
 def _first(group: BaseExceptionGroup[FeedError]) -> BaseException:

@@ -20,6 +20,22 @@ class DatabaseUnavailable(FeedError):
     """The database does not answer now; the same call may succeed later."""
 
 
+class Unauthorized(FeedError):
+    """There is no credential, or not a good one (expired, revoked, unknown)."""
+
+
+class Forbidden(FeedError):
+    """The credential is good, and not for this."""
+
+
+class TooMany(FeedError):
+    """A limit of requests was reached; `seconds` is when to come back."""
+
+    def __init__(self, text: str, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(text)
+
+
 class NotFound(FeedError):
     """There is no such posting."""
 

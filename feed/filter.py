@@ -6,7 +6,7 @@ migrations/0004_fold.sql. `tests/postgres/test_filter.py` holds the two against 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -105,6 +105,12 @@ class Filter:
     currency: tuple[str, ...] = ()
     near: Near | None = None
     event: tuple[Kind, ...] = field(default=())
+    within: "Filter | None" = None
+    """A filter that must match too: what a credential lets its holder see."""
+
+    def narrowed(self, within: "Filter") -> "Filter":
+        """This filter inside another one."""
+        return self if within == EVERYTHING else within if self == EVERYTHING else replace(self, within=within)
 
     def equalities(self) -> tuple[str, tuple[str, ...]] | None:
         """The name and values to index this filter by: an event can only match with one of the values."""
@@ -112,7 +118,7 @@ class Filter:
             values: tuple[str, ...] = getattr(self, name)
             if values:
                 return name, values
-        return None
+        return None if self.within is None else self.within.equalities()
 
     def matches(self, posting: Terms) -> bool:
         """Whether a posting passes, whatever the event's kind."""
@@ -132,7 +138,11 @@ class Filter:
             away = posting.distance(self.near.latitude, self.near.longitude)
             if away is None or away > self.near.radius_km:
                 return False
-        return True
+        return self.within is None or self.within.matches(posting)
+
+    def wants(self, kind: Kind) -> bool:
+        """Whether events of this kind are wanted at all."""
+        return (not self.event or kind in self.event) and (self.within is None or self.within.wants(kind))
 
     def kind_of(self, event: Event, now: Terms, before: Terms) -> Kind | None:
         """What this filter's subscribers are told: the event's kind, CLOSED where it left the filter, or None."""
@@ -142,7 +152,7 @@ class Filter:
             return None
         else:
             kind = Kind.CLOSED
-        return kind if not self.event or kind in self.event else None
+        return kind if self.wants(kind) else None
 
 
 EVERYTHING = Filter()

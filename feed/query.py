@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -69,8 +69,11 @@ class FilterQuery(BaseModel):
         near = _near(self.near, self.radius_km, faults)
         if faults:
             raise Invalid(faults)
+        equal: dict[str, Any] = {
+            name: tuple(sorted({fold(value) for value in getattr(self, name)})) for name in EQUALITY
+        }
         return Filter(
-            **{name: tuple(sorted({fold(value) for value in getattr(self, name)})) for name in EQUALITY},
+            **equal,
             location=tuple(places),
             q=tuple(f" {word}" for word in beginnings),
             salary_min=self.salary_min,

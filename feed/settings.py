@@ -2,11 +2,12 @@
 
 import difflib
 import os
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import platformdirs
-from pydantic import AliasChoices, Field, ValidationError, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from feed.errors import ConfigurationError
@@ -16,6 +17,7 @@ Bytes = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 
 _PREFIX = "FEED_"
+_LISTS = ("cors_origins", "trusted_proxies", "limits_exempt")
 
 
 def _data_dir() -> Path:
@@ -143,6 +145,80 @@ class Settings(BaseSettings):
     filter_values: Count = 100
     """Values in one filter."""
 
+    # Access
+    reading: Literal["open", "keys"] | None = None
+    """Who may read; unless given: everybody where the service listens on loopback only, else holders of a credential."""
+    writing: Literal["open", "keys"] | None = None
+    """Who may write; unless given as for `reading`. `open` is refused on any address but loopback."""
+    metrics: Literal["open", "keys"] | None = None
+    """Who may read `/metrics`; unless given as for `reading`. Keys: of scope metrics or admin."""
+    access_poll: Seconds = 1.0
+    """Between looks for revocations, kicks and logouts; open streams end at the next."""
+    key_cache: Seconds = 5.0
+    """A key read from the database is good for so long without another look."""
+    session_age: Seconds = 12 * 3600.0
+    """A browser's session, at the longest."""
+    session_same_site: Literal["strict", "lax", "none"] = "lax"
+    """`SameSite` of its cookie; `none` lets pages of other sites of `cors_origins` send it."""
+    ticket_age: Seconds = 30.0
+    """From a ticket to its first use."""
+    ticket_resume: Seconds = 3600.0
+    """From its first use: so long its stream may come back with a last id and without a new ticket."""
+    ticket_bound: bool = True
+    """A ticket's stream may come back from the address of its first use only."""
+    jwt_algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] | None = None
+    """Of the tokens (JWT) that are accepted; None: no tokens are."""
+    jwt_key: SecretStr | None = None
+    """The secret of HS256 (32 bytes at least), or a public key in PEM."""
+    jwt_key_file: Path | None = None
+    """A file with the same."""
+    jwt_jwks_url: str | None = None
+    """Where the keys are published (RFC 7517), instead of either."""
+    jwt_audience: str | None = None
+    jwt_issuer: str | None = None
+    jwt_leeway: Annotated[float, Field(ge=0, le=300)] = 10.0
+    """Seconds that clocks may differ."""
+    jwks_age: Seconds = 300.0
+    """Between reads of the published keys; an unknown key id asks sooner, at most every ten seconds."""
+
+    # Limits
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    """Networks of the proxies whose word on the client's address and scheme is taken, comma-separated."""
+    proxy_protocol: bool = False
+    """Connections from `trusted_proxies` begin with a PROXY header (version 1 or 2); plain connections only, no TLS."""
+    limits_exempt: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = (
+        IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"),
+    )  # fmt: skip
+    """Networks to which no limit by address applies."""
+    streams_per_address: Count = 100
+    """Open streams of one address, a process; more are told to come back later."""
+    stream_rate: str = "60/minute"
+    """New streams of one address, as `limits` writes it; more are told to come back later."""
+    connections_per_address: Count = 200
+    """Open connections of one address, a process; more are closed at once."""
+    connection_rate: str = "50/second"
+    """New connections of one address; more are closed at once."""
+    handshake_timeout: Seconds = 10.0
+    """A TLS handshake."""
+    write_rate: str = "600/minute"
+    """Writes (requests) of one key, or of one address where writing is open."""
+    read_rate: str = "1200/minute"
+    """Lists and reads of one address or key."""
+    denied_rate: str = "30/minute"
+    """Bad credentials of one address; then all of its credentials are refused for a while."""
+    header_bytes: Bytes = 16 * 1024
+    """The head of one request."""
+    h2_control_rate: Count = 200
+    """Frames of one HTTP/2 connection a second that ask for an answer and carry nothing (PING, SETTINGS, empty DATA)."""
+    max_age: Seconds | None = None
+    """A stream ends after so long, give or take a tenth, and comes back: to spread clients over new processes."""
+
+    # Operators
+    canary_interval: Seconds | None = None
+    """Between heartbeat rows that take the whole way from a commit to a subscriber of the process's own; None: none."""
+    canary_timeout: Seconds = 5.0
+    """A canary that takes longer makes `/readyz` say so."""
+
     # Wire
     wire: bool = True
     """Off: streams go through sse-starlette and plain Hypercorn, as under any other server."""
@@ -164,13 +240,18 @@ class Settings(BaseSettings):
 
     # Logs
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """`auto`: for people on a terminal, JSON elsewhere."""
+    log_streams: bool = True
+    """One line for each stream at its end."""
 
     @model_validator(mode="before")
     @classmethod
-    def _split_origins(cls, values: object) -> object:
-        if isinstance(values, dict) and isinstance(values.get("cors_origins"), str):
-            return values | {"cors_origins": tuple(o.strip() for o in values["cors_origins"].split(",") if o.strip())}
-        return values
+    def _split(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        lists = {name: values[name] for name in _LISTS if isinstance(values.get(name), str)}
+        return values | {name: tuple(p.strip() for p in text.split(",") if p.strip()) for name, text in lists.items()}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -178,9 +259,47 @@ class Settings(BaseSettings):
             raise ValueError("retry_min must not be over retry_max")
         if (self.certfile is None) != (self.keyfile is None):
             raise ValueError("certfile and keyfile go together")
+        if self.writing == "open" and not self.on_loopback:
+            raise ValueError(
+                f"writing must not be open on {self.host}: anybody could post. Use FEED_WRITING=keys and "
+                "`feed key create --scope write`, or listen on 127.0.0.1"
+            )
+        keys = [self.jwt_key is not None, self.jwt_key_file is not None, self.jwt_jwks_url is not None]
+        if sum(keys) != (self.jwt_algorithm is not None):
+            raise ValueError(
+                "tokens need jwt_algorithm and one of jwt_key, jwt_key_file, jwt_jwks_url: set FEED_JWT_ALGORITHM and a key"
+            )
         if self.sequencer_lease <= 2 * self.tail_poll:
             raise ValueError("sequencer_lease must be over twice tail_poll")
         return self
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach `host`."""
+        return is_loopback(self.host)
+
+    @property
+    def open_reading(self) -> bool:
+        """Whether reading needs no credential."""
+        return self.reading == "open" or (self.reading is None and self.on_loopback)
+
+    @property
+    def open_writing(self) -> bool:
+        """Whether writing needs no credential."""
+        return self.writing == "open" or (self.writing is None and self.on_loopback)
+
+    @property
+    def open_metrics(self) -> bool:
+        """Whether `/metrics` needs no credential."""
+        return self.metrics == "open" or (self.metrics is None and self.on_loopback)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or `localhost`, is this machine's own and nobody else's."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -183,10 +183,13 @@ def _refusals() -> Iterator[None]:
         raise Invalid([Fault(error.constraint_name or error.column_name or "posting", str(error))]) from None
 
 
-def conditions(wanted: Filter) -> tuple[list[str], list[Any]]:
-    """The SQL conditions of a filter over `job j`, and their arguments; the twin of `Filter.matches`."""
+def conditions(wanted: Filter, before: list[Any] | None = None) -> tuple[list[str], list[Any]]:
+    """The SQL conditions of a filter over `job j`, and their arguments (behind those of `before`).
+
+    The twin of `Filter.matches`.
+    """
     where: list[str] = []
-    arguments: list[Any] = []
+    arguments: list[Any] = [] if before is None else before
 
     def bind(value: Any) -> str:
         arguments.append(value)
@@ -216,6 +219,9 @@ def conditions(wanted: Filter) -> tuple[list[str], list[Any]]:
         lat, lon = bind(wanted.near.latitude), bind(wanted.near.longitude)
         point = f"{lat}::double precision, {lon}::double precision, j.latitude, j.longitude"
         where.append(f"distance_km({point}) <= {bind(wanted.near.radius_km)}::double precision")
+    if wanted.within is not None:
+        inner, _ = conditions(wanted.within, arguments)
+        where += inner
     return where, arguments
 
 

@@ -1,7 +1,9 @@
 """The hub: takes batches from a source, keeps the ring, and hands every live subscriber its frames."""
 
 import asyncio
+import itertools
 import random
+import secrets
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ class Hub:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.process = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
         self.ring = Ring(settings.ring_events, settings.ring_bytes)
         self.joined = Joined(settings.joined_bytes)
         self.groups = Groups()
@@ -48,6 +52,10 @@ class Hub:
         self.replays = Turns()
         self._waiting: set[asyncio.Event] = set()
         self._asleep: deque[Queued] = deque()  # who has been given something and not been woken yet
+
+    def next_id(self) -> str:
+        """A stream's id, its own among all processes on all machines; it begins with the process's."""
+        return f"{self.process}-{next(self._numbers):x}"
 
     def begin(self, epoch: int, position: int) -> None:
         """A source starts (or starts over) after `position`; it sets `ready` once it has met the log's head."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from feed import frame
+from feed.access.caller import Caller
 from feed.errors import DatabaseRefused, DatabaseUnavailable
 from feed.fanout.encoded import Encoded
 from feed.fanout.history import History, Page, Pruned
@@ -26,7 +27,12 @@ class Farewell(StrEnum):
 
     DRAIN = "drain"
     FULL = "full"
+    RATE = "rate"
     UNAVAILABLE = "unavailable"
+    MAX_AGE = "max_age"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    KICKED = "kicked"
     GONE = "gone"  # the client left: nobody is told
 
 
@@ -56,8 +62,11 @@ class Stream:
 
     def __init__(
         self, hub: Hub, history: History, wanted: Filter, start: Start, snapshot: str, cut: Callable[[], None],
-        wire: Wire | None = None,
+        wire: Wire | None = None, caller: Caller | None = None,
     ) -> None:  # fmt: skip
+        self.id = hub.next_id()
+        self.caller = caller or Caller()
+        self.due: float | None = None  # loop time at which it has been open for long enough
         self._hub = hub
         self._history = history
         self._filter = wanted

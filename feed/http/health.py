@@ -7,8 +7,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from feed.fanout.drain import Drain
 from feed.fanout.hub import Hub
+from feed.fanout.streams import Streams
 from feed.frame import encode
 from feed.settings import Settings
 
@@ -39,7 +39,7 @@ class Readiness(BaseModel):
     seen_seconds: float | None
 
 
-def routes(hub: Hub, drain: Drain, source: Following, settings: Settings) -> APIRouter:
+def routes(hub: Hub, streams: Streams, source: Following, settings: Settings) -> APIRouter:
     """The routes over one hub and its source."""
     router = APIRouter(tags=["health"])
 
@@ -53,9 +53,9 @@ def routes(hub: Hub, drain: Drain, source: Following, settings: Settings) -> API
         """200 while events flow and new streams are welcome; 503 says why not."""
         seen = None if source.seen_at is None else asyncio.get_running_loop().time() - source.seen_at
         fresh = seen is not None and seen < settings.tail_poll + settings.tail_timeout
-        ready = hub.ready and source.connected and fresh and not drain.draining
+        ready = hub.ready and source.connected and fresh and not streams.draining
         state = Readiness(
-            ready=ready, draining=drain.draining, database=source.fault or "ok", streams=len(drain),
+            ready=ready, draining=streams.draining, database=source.fault or "ok", streams=len(streams),
             position=hub.head, lag=hub.behind, seen_seconds=None if seen is None else round(seen, 3),
         )  # fmt: skip
         return Response(encode(state.model_dump()), 200 if ready else 503, media_type="application/json")

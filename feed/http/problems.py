@@ -1,6 +1,7 @@
 """Problems: the one place where errors become `application/problem+json` (RFC 9457)."""
 
 import asyncio
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +12,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from feed.errors import DatabaseRefused, DatabaseUnavailable, Fault, FeedError, Invalid, NotFound, TooLarge
+from feed.errors import (
+    DatabaseRefused,
+    DatabaseUnavailable,
+    Fault,
+    FeedError,
+    Forbidden,
+    Invalid,
+    NotFound,
+    TooLarge,
+    TooMany,
+    Unauthorized,
+)
 from feed.frame import encode
 from feed.wire.connection import connection_of
 
@@ -35,12 +47,14 @@ class Problem(BaseModel):
 
 
 _TITLES = {
-    400: "Bad request", 403: "Forbidden", 404: "Not found", 405: "Method not allowed", 408: "Request timeout",
-    413: "Too large", 415: "Unsupported media type", 422: "Not valid", 500: "Internal error", 503: "Not available now",
+    400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not found", 405: "Method not allowed", 408: "Request timeout",
+    413: "Too large", 415: "Unsupported media type", 422: "Not valid", 429: "Too many requests",
+    500: "Internal error", 503: "Not available now",
 }  # fmt: skip
 _READ_OUT = 30.0  # seconds
 _STATUS: dict[type[FeedError], int] = {
-    Invalid: 422, NotFound: 404, TooLarge: 413, DatabaseUnavailable: 503, DatabaseRefused: 503,
+    Invalid: 422, NotFound: 404, TooLarge: 413, DatabaseUnavailable: 503, DatabaseRefused: 503, Unauthorized: 401,
+    Forbidden: 403, TooMany: 429,
 }  # fmt: skip
 
 
@@ -95,7 +109,15 @@ async def _feed_error(request: Request, error: Exception) -> Response:
     await _read_out(request)
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
     faults = error.faults if isinstance(error, Invalid) else ()
-    return problem(status, str(error), faults, {"Retry-After": "5"} if status == 503 else None)
+    return problem(status, str(error), faults, _headers(error, status))
+
+
+def _headers(error: Exception, status: int) -> dict[str, str] | None:
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, TooMany):
+        return {"Retry-After": str(max(1, math.ceil(error.seconds)))}
+    return {"Retry-After": "5"} if status == 503 else None
 
 
 async def _not_valid(request: Request, error: Exception) -> Response:

@@ -10,10 +10,10 @@ from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from feed.fanout.drain import Drain
 from feed.fanout.history import History
 from feed.fanout.hub import Hub
 from feed.fanout.stream import Stream
+from feed.fanout.streams import Streams
 from feed.http.problems import documented
 from feed.posting import Posting
 from feed.query import StreamQuery
@@ -25,13 +25,13 @@ from feed.wire.wire import Disconnected, Wire
 class StreamResponse(EventSourceResponse):
     """A stream as a response. Heartbeats and goodbyes are the stream's own; a client that stops reading is cut off."""
 
-    def __init__(self, stream: Stream, drain: Drain, connection: Connection, send_timeout: float) -> None:
-        # Where we can cut the connection the drain watches over all streams; a time-out for each send costs more.
+    def __init__(self, stream: Stream, streams: Streams, connection: Connection, send_timeout: float) -> None:
+        # Where we can cut the connection one watch looks over all streams; a time-out for each send costs more.
         timeout = None if connection.reachable else send_timeout
         super().__init__(stream.frames(), ping=0, sep="\n", send_timeout=timeout)
         del self.headers["connection"]  # it has no place in HTTP/2
         self._stream = stream
-        self._drain = drain
+        self._streams = streams
         self._connection = connection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +41,7 @@ class StreamResponse(EventSourceResponse):
             await self._by_events(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        wire.take(_by_wire(self._stream, self._drain, wire, self._connection.send), self._stream.gone)
+        wire.take(_by_wire(self._stream, self._streams, wire, self._connection.send), self._stream.gone)
 
     async def _by_events(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Under any other server."""
@@ -57,16 +57,16 @@ class StreamResponse(EventSourceResponse):
             await connection.send(message)
             stream.sending_since = None
 
-        with self._drain.holding(stream):
+        with self._streams.holding(stream):
             try:
                 await super().__call__(scope, receive, direct)
             except SendTimeoutError:
                 stream.cut()
 
 
-async def _by_wire(stream: Stream, drain: Drain, wire: Wire, send: Send) -> None:
+async def _by_wire(stream: Stream, streams: Streams, wire: Wire, send: Send) -> None:
     """The body by wire, counted as open for as long as it lasts; and its end, past every middleware."""
-    with drain.holding(stream):
+    with streams.holding(stream):
         try:
             async with aclosing(stream.chunks()) as chunks:
                 async for chunk in chunks:
@@ -122,7 +122,7 @@ def _documented() -> dict[int | str, dict[str, Any]]:
     } | documented(422)
 
 
-def routes(hub: Hub, history: History, drain: Drain, settings: Settings) -> APIRouter:
+def routes(hub: Hub, history: History, streams: Streams, settings: Settings) -> APIRouter:
     """The stream over one hub."""
     router = APIRouter(prefix="/v1/jobs", tags=["stream"])
 
@@ -142,6 +142,6 @@ def routes(hub: Hub, history: History, drain: Drain, settings: Settings) -> APIR
         snapshot = f"/v1/jobs?{filters}" if filters else "/v1/jobs"
         connection = connection_of(request.scope)
         opened = Stream(hub, history, wanted, start, snapshot, connection.cut, connection.wire)
-        return StreamResponse(opened, drain, connection, settings.send_timeout)
+        return StreamResponse(opened, streams, connection, settings.send_timeout)
 
     return router

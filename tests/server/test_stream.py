@@ -181,7 +181,7 @@ async def test_head_on_the_stream_ends(server: Running) -> None:
             assert response.content == b""
             assert response.status_code in (200, 405)
             assert (await client.get(f"{server.url}/healthz")).status_code == 200
-    assert len(server.service.drain) == 0
+    assert len(server.service.streams) == 0
 
 
 async def test_any_origin_may_read_the_stream(server: Running) -> None:
@@ -362,7 +362,7 @@ async def test_a_stream_too_many_is_told_to_come_back_with_200(settings: Setting
             assert [frame.event for frame in only] == ["goodbye"]
             assert only[0].data["reason"] == "full"
             assert only[0].retry == only[0].data["retry_ms"] > 0
-        await until(lambda: len(running.service.drain) == 0)
+        await until(lambda: len(running.service.streams) == 0)
         async with reading(running.url) as third:
             await third.until("synced")
 
@@ -372,7 +372,7 @@ async def test_streams_whose_clients_leave_are_forgotten(server: Running, databa
         for _ in range(3):
             async with reading(server.url, http2=http2) as reader:
                 await reader.until("synced")
-    await until(lambda: len(server.service.drain) == 0 and len(server.service.hub.groups) == 0)
+    await until(lambda: len(server.service.streams) == 0 and len(server.service.hub.groups) == 0)
     await fill(server, database, 1)
 
 

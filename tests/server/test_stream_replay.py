@@ -134,7 +134,7 @@ async def test_a_slow_subscriber_is_served_from_the_log_and_still_gets_everythin
 async def flood(running: Running, database: "asyncpg.Connection[Any]", reader: Reader, streams: int) -> int:
     """Post big jobs until only so many streams are left, and let `reader` read along; returns how many."""
     sent = 0
-    while len(running.service.drain) > streams:
+    while len(running.service.streams) > streams:
         assert sent < 500, "nobody was cut off"
         await database.execute(BIG, 10)
         sent += 10

@@ -157,7 +157,7 @@ async def test_a_handler_that_fails_half_way_resets_its_own_http2_stream(
         for stream in (stays, late):
             assert (await stream.jobs(1))[0].data["title"] == "still here"
         assert client.goaway is None
-        await until(lambda: len(server.service.drain) == 2)
+        await until(lambda: len(server.service.streams) == 2)
 
 
 async def test_a_handler_that_fails_half_way_closes_its_http1_connection_without_the_last_chunk(
@@ -173,7 +173,7 @@ async def test_a_handler_that_fails_half_way_closes_its_http1_connection_without
         failing.clear()
         await database.execute(INSERT, "still here")
         assert (await stays.jobs(1))[0].data["title"] == "still here"
-        await until(lambda: len(server.service.drain) == 1)
+        await until(lambda: len(server.service.streams) == 1)
 
 
 class SilentTls:

@@ -51,7 +51,7 @@ async def test_a_page_that_closes_some_of_a_hundred_streams_keeps_the_others(
         await client.send(*(RstStreamFrame(stream.id, CANCEL) for stream in closed))
         row = [stream for stream in row if stream not in closed]
         assert len(row) == 85
-        await until(lambda: len(server.service.drain) == 85)
+        await until(lambda: len(server.service.streams) == 85)
         row += await opened(client, 15, row[-1].id)
         await all_live(client, row, database)
 
@@ -104,6 +104,6 @@ async def test_a_stream_that_depends_on_itself_is_a_fault_of_its_own_connection_
                 else:
                     await client.get(STREAM, depends_on=one.id + 2)
                 await client.until(lambda: client.over or client.came[-1] == ("RSTSTREAM", one.id))
-        await until(lambda: len(server.service.drain) == 1)
+        await until(lambda: len(server.service.streams) == 1)
         await all_live(other, [stream], database)
     assert "Traceback" not in capfd.readouterr().err

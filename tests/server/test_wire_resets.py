@@ -101,7 +101,7 @@ async def test_a_client_that_has_too_many_streams_reset_is_sent_away(
         await client.closed()
         assert client.goaway == ENHANCE_YOUR_CALM
         assert not patient.ended
-        await until(lambda: len(running.service.drain) == 1)
+        await until(lambda: len(running.service.streams) == 1)
         await database.execute(INSERT, "still here")
         assert (await innocent.jobs(1))[0].data["title"] == "still here"
 
@@ -121,6 +121,6 @@ async def test_data_behind_the_end_of_a_stream_cannot_be_sent_for_ever(
             client.writer.write(b"".join(frame.serialize() for frame in (request, *data_after_the_end(exchange.id))))
         await client.closed()
         assert client.goaway
-        await until(lambda: len(running.service.drain) == 1)
+        await until(lambda: len(running.service.streams) == 1)
         await database.execute(INSERT, "still here")
         assert (await innocent.jobs(1))[0].data["title"] == "still here"

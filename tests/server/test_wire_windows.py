@@ -97,7 +97,7 @@ async def test_a_stream_whose_window_stays_shut_is_reset_and_its_neighbour_lives
         assert len(await healthy.jobs(5)) == 5
         await stalled.reset()
         assert len(stalled.body) <= 65535
-        await until(lambda: len(running.service.drain) == 1)
+        await until(lambda: len(running.service.streams) == 1)
         await database.execute(INSERT, "still here")
         assert (await healthy.jobs(1))[0].data["title"] == "still here"
         again = await client.stream("?from=earliest")
@@ -115,7 +115,7 @@ async def test_a_connection_whose_window_stays_shut_holds_no_stream_for_long(
         for stream in streams:
             await client.until(lambda: client.over or stream.over)
             assert not stream.ended
-        await until(lambda: len(running.service.drain) == 0)
+        await until(lambda: len(running.service.streams) == 0)
         assert not running.service.hub.groups
 
 

@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from feed.event import Event, Kind
-from feed.fanout.drain import Drain
 from feed.fanout.history import History
 from feed.fanout.hub import Hub
+from feed.fanout.streams import Streams
 from feed.http import stream
 from feed.posting import FIELDS
 from feed.server import hypercorn_config, listen
@@ -51,7 +51,7 @@ async def main(port: int) -> None:
 
     app.add_route("/publish", publish, methods=["POST"])
     history = History(cast(Any, None), settings.history_page, settings.history_cache, settings.history_reads)
-    app.include_router(stream.routes(hub, history, Drain(hub, settings), settings))
+    app.include_router(stream.routes(hub, history, Streams(hub, settings), settings))
     with listen(settings) as sock, installed():
         config = hypercorn_config(settings, sock, Connections())
         config.keep_alive_max_requests = sys.maxsize

@@ -1,0 +1,54 @@
+-- Who may do what, and what every process must hear of: keys, tickets, revocations, and the canary.
+
+-- A key's secret is 190 random bits: one round of SHA-256 keeps it, since there is nothing to guess.
+CREATE TABLE api_key (
+  id          text PRIMARY KEY,
+  digest      bytea NOT NULL CHECK (octet_length(digest) = 32),
+  scope       text NOT NULL CHECK (scope IN ('read', 'write', 'admin', 'metrics')),
+  filter      text NOT NULL DEFAULT '',                -- a query string: the part of the feed that its holder sees
+  max_streams integer CHECK (max_streams > 0),
+  note        text NOT NULL DEFAULT '',
+  created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+  expires_at  timestamptz,
+  revoked_at  timestamptz
+);
+
+-- A ticket opens one stream; `holder` is the grant of whoever asked for it.
+CREATE TABLE ticket (
+  digest      bytea PRIMARY KEY CHECK (octet_length(digest) = 32),
+  holder      jsonb NOT NULL,
+  filter      text NOT NULL,                           -- what it was asked for, as a query string
+  expires_at  timestamptz NOT NULL,
+  redeemed_at timestamptz,
+  address     text,                                    -- of the first use
+  epoch       bigint,                                  -- the log's head at the first use: what comes back is not before it
+  position    bigint,
+  resume_until timestamptz
+);
+CREATE INDEX ticket_expiry ON ticket (coalesce(resume_until, expires_at));
+
+-- What ended before its time. Every process reads the newest of these once a second.
+CREATE TABLE revocation (
+  id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  kind    text NOT NULL CHECK (kind IN ('key', 'subject', 'token', 'session', 'stream')),
+  subject text NOT NULL,
+  at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+  until   timestamptz NOT NULL DEFAULT 'infinity'      -- it can be forgotten: what it names has expired by itself
+);
+CREATE INDEX revocation_at ON revocation (at);
+
+-- What signs sessions: the same for all processes, and gone with the database.
+CREATE TABLE secret (
+  one     boolean PRIMARY KEY DEFAULT true CHECK (one),
+  session bytea NOT NULL DEFAULT sha256(decode(
+    replace(gen_random_uuid()::text || gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'))
+);
+INSERT INTO secret DEFAULT VALUES;
+
+-- An event that no subscriber is sent: it takes the whole way, and tells how long that takes.
+CREATE FUNCTION canary() RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  INSERT INTO inbox (kind, job) VALUES ('canary', '{}');
+  PERFORM ring();
+END $$;
+REVOKE ALL ON FUNCTION canary() FROM PUBLIC;

@@ -1,0 +1,101 @@
+"""The open streams: who is in, who may still come in, and whose time has come."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from feed.fanout.hub import Hub
+from feed.fanout.stream import Farewell, Stream
+from feed.settings import Settings
+
+
+class Streams:
+    """Every open stream of the process, in the order in which they opened."""
+
+    def __init__(self, hub: Hub, settings: Settings) -> None:
+        self._hub = hub
+        self._settings = settings
+        self._streams: dict[str, Stream] = {}
+        self._of_address: Counter[str] = Counter()
+        self._of_grant: Counter[str] = Counter()
+        self.draining = False
+        self.empty = asyncio.Event()
+        self.empty.set()
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(list(self._streams.values()))
+
+    @contextmanager
+    def holding(self, stream: Stream) -> Iterator[None]:
+        """Count `stream` as open; one that cannot be had now is told so at once."""
+        refused = self._refusal(stream)
+        if refused is not None:
+            stream.end(refused)
+        caller = stream.caller
+        self._streams[stream.id] = stream
+        self._of_address[caller.address] += 1
+        self._of_grant[caller.grant.name] += 1
+        self.empty.clear()
+        try:
+            yield
+        finally:
+            del self._streams[stream.id]
+            _decrease(self._of_address, caller.address)
+            _decrease(self._of_grant, caller.grant.name)
+            if not self._streams:
+                self.empty.set()
+
+    def _refusal(self, stream: Stream) -> Farewell | None:
+        settings, caller = self._settings, stream.caller
+        most = caller.grant.max_streams
+        if self.draining:
+            return Farewell.DRAIN
+        if (
+            len(self) >= settings.max_streams
+            or (caller.limited and self._of_address[caller.address] >= settings.streams_per_address)
+            or (most is not None and self._of_grant[caller.grant.name] >= most)
+        ):
+            return Farewell.FULL
+        return None if self._hub.ready else Farewell.UNAVAILABLE
+
+    def end_where(self, ends: Callable[[Stream], bool], reason: Farewell) -> int:
+        """Say goodbye to the streams for which `ends` is true; returns how many."""
+        ending = [stream for stream in self._streams.values() if ends(stream)]
+        for stream in ending:
+            stream.end(reason)
+        return len(ending)
+
+    async def watch(self) -> None:
+        """For ever: cut off clients that take nothing, end streams that are old or whose grant is. One timer for all."""
+        settings = self._settings
+        patience = settings.send_timeout
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(1.0, patience / 4))
+            now, unix = loop.time(), time.time()
+            stalled = now - patience
+            for stream in self:
+                if stream.sending_since is not None and stream.sending_since < stalled:
+                    stream.cut()
+                expires_at = stream.caller.grant.expires_at
+                if expires_at is not None and expires_at <= unix:
+                    stream.end(Farewell.EXPIRED)
+                elif stream.due is not None and stream.due <= now:
+                    stream.end(Farewell.MAX_AGE)
+
+
+def due_after(max_age: float | None, now: float) -> float | None:
+    """When a stream that opens `now` is to end: a tenth sooner or later than `max_age`."""
+    return None if max_age is None else now + max_age * random.uniform(0.9, 1.1)
+
+
+def _decrease(counts: Counter[str], name: str) -> None:
+    counts[name] -= 1
+    if not counts[name]:
+        del counts[name]
