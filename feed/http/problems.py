@@ -47,8 +47,8 @@ class Problem(BaseModel):
 
 
 _TITLES = {
-    400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not found", 405: "Method not allowed", 408: "Request timeout",
-    413: "Too large", 415: "Unsupported media type", 422: "Not valid", 429: "Too many requests",
+    400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not found", 405: "Method not allowed",
+    408: "Request timeout", 413: "Too large", 415: "Unsupported media type", 422: "Not valid", 429: "Too many requests",
     500: "Internal error", 503: "Not available now",
 }  # fmt: skip
 _READ_OUT = 30.0  # seconds
