@@ -110,7 +110,7 @@ class Filter:
 
     def narrowed(self, within: "Filter") -> "Filter":
         """This filter inside another one."""
-        return self if within == EVERYTHING else within if self == EVERYTHING else replace(self, within=within)
+        return self if within in (EVERYTHING, self) else within if self == EVERYTHING else replace(self, within=within)
 
     def equalities(self) -> tuple[str, tuple[str, ...]] | None:
         """The name and values to index this filter by: an event can only match with one of the values."""

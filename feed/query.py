@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from feed.cursor import Cursor, parse_cursor
 from feed.errors import Fault, Invalid
@@ -14,7 +14,17 @@ from feed.event import Kind
 from feed.filter import EQUALITY, Filter, Near
 from feed.fold import fold, words
 
-Value = Annotated[str, Field(min_length=1, max_length=200)]
+
+def _comparable(text: str) -> str:
+    if _NO_TEXT.search(text):
+        raise ValueError("contains a NUL character or a lone surrogate, which no posting does")
+    return text
+
+
+# SQL can be asked for neither.
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+Text = Annotated[str, AfterValidator(_comparable)]
+Value = Annotated[Text, Field(min_length=1, max_length=200)]
 
 
 class FilterQuery(BaseModel):
@@ -39,7 +49,7 @@ class FilterQuery(BaseModel):
     currency: list[Annotated[str, Field(pattern="^[A-Za-z]{3}$")]] = Field(
         default_factory=list, description="Currency of the salary, such as `EUR`."
     )
-    q: str | None = Field(
+    q: Text | None = Field(
         default=None, max_length=500,
         description="Every word occurs in title, company, tags or location; beginnings of words are enough.",
     )  # fmt: skip
@@ -66,6 +76,9 @@ class FilterQuery(BaseModel):
             faults.append(Fault("q", "has no letters or digits to look for"))
         if self.salary_min is not None and not self.currency:
             faults.append(Fault("salary_min", "needs a currency to compare in, such as currency=EUR"))
+        total = sum(len(getattr(self, name)) for name in (*EQUALITY, "location", "currency")) + len(beginnings)
+        if total > values and not faults:
+            faults.append(Fault("filter", f"has {total} values and words in all, {values} are the most"))
         near = _near(self.near, self.radius_km, faults)
         if faults:
             raise Invalid(faults)
@@ -90,6 +103,25 @@ class FilterQuery(BaseModel):
             for one in value if isinstance(value, list) else [value] if value is not None else []:
                 pairs.append((name, str(int(one)) if isinstance(one, float) and one.is_integer() else str(one)))
         return urlencode([*pairs, *more.items()])
+
+
+def parse_filter(text: str) -> Filter:
+    """Return the filter that a query string names; the empty one is everything. Raises Invalid."""
+    given: dict[str, Any] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        given.setdefault(name, []).append(value)
+    for name in given.keys() & {"salary_min", "q", "near", "radius_km"}:
+        if len(given[name]) > 1:
+            raise Invalid([Fault(name, "is given more than once")])
+        given[name] = given[name][0]
+    try:
+        return FilterQuery.model_validate(given).canonical()
+    except ValidationError as error:
+        raise Invalid([Fault(str(one["loc"][0]), _said(one)) for one in error.errors()]) from None
+
+
+def _said(one: Any) -> str:
+    return "is no filter" if one["type"] == "extra_forbidden" else str(one["msg"]).removeprefix("Value error, ")
 
 
 def _near(near: str | None, radius_km: float | None, faults: list[Fault]) -> Near | None:
@@ -125,6 +157,7 @@ class StreamQuery(FilterQuery):
         examples=["15m", "2026-11-21T09:30:00Z"],
     )  # fmt: skip
     from_: Literal["earliest", "now"] = Field(default="now", alias="from", description="An end of the log.")
+    ticket: str | None = Field(default=None, max_length=100, description="Of `POST /v1/tickets`, where no header can go.")
 
     def start(self, last_event_id: str | None, now: datetime) -> Start:
         """Return where to begin, given the header; raises Invalid for a `since` that is no time."""

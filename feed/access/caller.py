@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from feed.access.grant import OPEN, Grant
+from feed.access.grant import NOTHING, OPEN, Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,5 +15,14 @@ class Caller:
     protocol: str = "HTTP/1.1"
     secure: bool = False
     """Whether the client came over TLS."""
-    limited: bool = False
-    """Whether limits by address apply to it."""
+    bucket: str = ""
+    """What limits by address count it under; empty where none apply."""
+
+    @property
+    def who(self) -> str:
+        """What limits by key count it under: its credential, else its address; empty where none apply."""
+        return self.grant.name if self.grant.name != "open" else self.bucket
+
+
+NOBODY = Caller(NOTHING)
+"""One who was not let in."""

@@ -59,3 +59,6 @@ OPEN = Grant("open", frozenset(Scope))
 
 OPEN_READING = Grant("open", frozenset({Scope.READ}))
 """Everybody's, where reading is open."""
+
+NOTHING = Grant("nobody", frozenset())
+"""Of one who was not let in."""

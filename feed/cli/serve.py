@@ -12,7 +12,7 @@ from feed.app import Service
 from feed.demo import Demo
 from feed.server import self_signed
 from feed.server import serve as run
-from feed.settings import load_settings
+from feed.settings import Settings, load_settings
 from feed.workers import serve as run_workers
 
 
@@ -59,8 +59,15 @@ def serve(
             flags["certfile"], flags["keyfile"] = self_signed(folder, host or "127.0.0.1")
         settings = load_settings(**{name: value for name, value in flags.items() if value is not None})
 
+        # What `feed key` must be told to reach the same database.
+        where = "".join(
+            f" {flag} {value}"
+            for flag, value in (("--database-url", database_url), ("--data-dir", data_dir))
+            if value is not None
+        )
+
         def greet(address: str) -> None:
-            _greet(address, insecure=self_signed_)
+            _greet(address, settings, where, insecure=self_signed_)
 
         def first(service: Service) -> None:
             if demo:
@@ -76,14 +83,38 @@ def serve(
             run(settings, started)
 
 
-def _greet(address: str, *, insecure: bool) -> None:
-    """Three lines to try, each working when pasted."""
+def _greet(address: str, settings: Settings, where: str, *, insecure: bool) -> None:
+    """Three lines to try, each working when pasted; and who may do what."""
     flag = " -k" if insecure else ""
+    reader = "" if settings.open_reading else ' -H "Authorization: Bearer $KEY"'
+    writer = "" if settings.open_writing else ' -H "Authorization: Bearer $KEY"'
     posting = '{"title": "Site Reliability Engineer", "company": "Acme", "url": "https://acme.example/42"}'
     lines = [
         ("Open the page", f"{address}/"),
-        ("Watch it here", f"curl{flag} -N {address}/v1/jobs/stream"),
-        ("Post a job", f"curl{flag} {address}/v1/jobs -H 'content-type: application/json' -d '{posting}'"),
+        ("Watch it here", f"curl{flag} -N{reader} {address}/v1/jobs/stream"),
+        ("Post a job", f"curl{flag}{writer} {address}/v1/jobs -H 'content-type: application/json' -d '{posting}'"),
     ]
+    if reader or writer:
+        scope = "write" if writer else "read"
+        lines.insert(0, ("Make a key", f"KEY=$(feed key create --scope {scope}{where})"))
     bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
-    print("", *(f"  {bold}{label}{plain}\n    {line}\n" for label, line in lines), sep="\n", flush=True)
+    print(
+        "",
+        *(f"  {bold}{label}{plain}\n    {line}\n" for label, line in lines),
+        f"  {_access(settings)}\n",
+        sep="\n",
+        flush=True,
+    )
+
+
+def _access(settings: Settings) -> str:
+    """Who may do what, in a sentence."""
+    match settings.open_reading, settings.open_writing:
+        case True, True:
+            return "Reading and writing need no key: only this machine can reach this address. Through a proxy they do."
+        case True, False:
+            return "Everybody may read; writing needs a key."
+        case False, True:
+            return "Reading needs a key; writing from this machine does not."
+        case _:
+            return "Reading and writing need a key."

@@ -1,5 +1,6 @@
 """The job store: postings written, closed, read and listed; the list asks of SQL what `feed.filter` asks in memory."""
 
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ import orjson
 
 from feed.database.connect import pool, translated
 from feed.errors import DatabaseUnavailable, Fault, Invalid, NotFound
-from feed.filter import EQUALITY, Filter
+from feed.filter import EQUALITY, EVERYTHING, Filter
 from feed.posting import FIELDS, PostingIn
 from feed.settings import load_settings
+from feed.traces import NO_TRACES, Traces
 
 _COLUMNS = ", ".join(f"j.{name}" for name in FIELDS)
 _READ = f"SELECT {_COLUMNS}, '/v1/jobs/' || j.id AS href"
@@ -82,8 +84,9 @@ class Listing:
 class JobStore:
     """Postings in Postgres. Every call raises DatabaseUnavailable while that is away."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", traces: Traces = NO_TRACES) -> None:
         self._pool = pool
+        self._traces = traces
 
     async def write(self, postings: Sequence[PostingIn]) -> Written:
         """Write all or nothing; idempotent on source + external_id."""
@@ -94,27 +97,30 @@ class JobStore:
 
     async def write_batches(self, batches: Iterable[Batch]) -> Written:
         """Write all in one transaction. `batches` is gone through again when the database asks for another try."""
-        with translated(), _refusals():
+        with self._traced() as span, translated(), _refusals():
             for _ in range(5):
                 try:
-                    return await self._write(batches)
+                    return await self._write(batches, span)
                 except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
                     continue  # another write met ours row for row; the loser starts over
-        raise DatabaseUnavailable("other writes kept getting in the way of this one; send it again")
+            raise DatabaseUnavailable("other writes kept getting in the way of this one; send it again")
 
-    async def _write(self, batches: Iterable[Batch]) -> Written:
-        created = updated = total = 0
+    async def _write(self, batches: Iterable[Batch], span: dict[str, str | int]) -> Written:
+        created = updated = total = size = 0
         async with self._pool.acquire() as connection, connection.transaction():
             for batch in batches:
                 created += len(await connection.fetch(_INSERT, batch.json))
                 updated += len(await connection.fetch(_UPDATE, batch.json))
                 total += batch.rows
+                size += len(batch.json)
+        span |= {"count": total, "bytes": size}
         return Written(created, updated, total - created - updated)
 
     async def put(self, posting: PostingIn) -> tuple[int, bool]:
         """Write one; returns its id and whether it is new."""
         batch = batch_of([posting]).json
-        with translated(), _refusals():
+        with self._traced() as span, translated(), _refusals():
+            span |= {"count": 1, "bytes": len(batch)}
             async with self._pool.acquire() as connection, connection.transaction():
                 job = await connection.fetchval(_INSERT, batch)
                 if job is not None:
@@ -124,11 +130,27 @@ class JobStore:
                     "SELECT id FROM job WHERE source = $1 AND external_id = $2", posting.source, posting.external_id
                 ), False
 
-    async def read(self, job: int) -> bytes:
-        """One posting with its description, as JSON; raises NotFound."""
+    @contextmanager
+    def _traced(self) -> Iterator[dict[str, str | int]]:
+        """The span of a write, with what is put into the dictionary."""
+        span: dict[str, str | int] = {"outcome": "written"}
+        began = time.time_ns()
+        try:
+            yield span
+        except Exception as error:
+            span |= {"outcome": "refused" if isinstance(error, Invalid) else "failed", "error": type(error).__name__}
+            raise
+        finally:
+            self._traces.record("feed.write", began, time.time_ns(), span)
+
+    async def read(self, job: int, within: Filter = EVERYTHING) -> bytes:
+        """One posting with its description, as JSON; raises NotFound, also for one that `within` does not let through."""
+        where, arguments = conditions(within, [job])
         with translated():
             found = await self._pool.fetchval(
-                f"SELECT row_to_json(x)::text FROM ({_READ}, j.description FROM job j WHERE j.id = $1) x", job
+                f"SELECT row_to_json(x)::text FROM ({_READ}, j.description FROM job j "
+                f"WHERE {' AND '.join(['j.id = $1', *where])}) x",
+                *arguments,
             )
         if found is None:
             raise NotFound(f"there is no posting {job}")
@@ -136,7 +158,8 @@ class JobStore:
 
     async def close(self, job: int) -> None:
         """Close a posting; one that is closed, or is not there, stays as it is."""
-        with translated():
+        with self._traced() as span, translated():
+            span["count"] = 1
             await self._pool.execute(
                 "UPDATE job SET closed_at = clock_timestamp() WHERE id = $1 AND closed_at IS NULL", job
             )

@@ -1,19 +1,191 @@
 """The gate: every request passes here and learns who it is from, or is refused."""
 
-from fastapi import Request
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import HTTPConnection
 
 from feed.access.caller import Caller
-from feed.access.grant import OPEN, Scope
-from feed.settings import Settings
+from feed.access.grant import OPEN, OPEN_READING, Grant, Scope
+from feed.access.key import PREFIX
+from feed.access.keys import Keys
+from feed.access.rates import Limit, Rates
+from feed.access.revocations import Revocations
+from feed.access.secret import Secret
+from feed.access.sessions import COOKIE, open_session, read_session
+from feed.access.tickets import Tickets
+from feed.access.tokens import Tokens
+from feed.cursor import Cursor
+from feed.errors import Forbidden, TooMany, Unauthorized
+from feed.http.address import Origin, bucket_of, is_within, origin_of
+from feed.settings import Settings, is_loopback
+
+_HOW = (
+    "send `Authorization: Bearer <key or token>`; a browser signs in with POST /v1/session, or opens a stream with a ticket "
+    "of POST /v1/tickets"
+)
 
 
 class Gate:
-    """Turns a request's credential into a caller."""
+    """Turns a request's credential (a key, a token, a session's cookie, or none) into a caller."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, keys: Keys, tokens: Tokens, tickets: Tickets, revocations: Revocations, secret: Secret,
+        rates: Rates, revoke: Callable[[str, str, float], Awaitable[None]],
+    ) -> None:  # fmt: skip
         self._settings = settings
+        self._keys = keys
+        self._tokens = tokens
+        self._tickets = tickets
+        self._revocations = revocations
+        self._secret = secret
+        self.rates = rates
+        self._revoke = revoke
 
-    async def admit(self, request: Request, scope: Scope) -> Caller:
-        """The caller, if it may do what `scope` is for; raises Unauthorized, Forbidden or DatabaseUnavailable."""
-        client = request.scope.get("client")
-        return Caller(OPEN, client[0] if client else "", f"HTTP/{request.scope['http_version']}")
+    async def admit(self, request: HTTPConnection, scope: Scope) -> Caller:
+        """The caller, if it may do what `scope` is for; raises Unauthorized, Forbidden, TooMany or DatabaseUnavailable."""
+        origin = self._origin(request)
+        caller = self._caller(request, origin, await self._grant(request, origin, scope))
+        if not caller.grant.allows(scope):
+            raise Forbidden(f"this credential is not good for that: it needs the scope {scope}")
+        if scope is Scope.READ:
+            self._limit("read", caller.who)
+        elif scope is Scope.WRITE:
+            self._limit("write", caller.who)
+        return caller
+
+    async def admit_stream(
+        self, request: HTTPConnection, ticket: str | None, cursor: Cursor | None, began: int
+    ) -> Caller:
+        """The same for a stream, which may come with a ticket; `began` is the position where it would begin.
+
+        Whether it comes too often is for the stream to say: `rate_of`.
+        """
+        origin = self._origin(request)
+        if ticket is None:
+            grant = await self._grant(request, origin, Scope.READ)
+        else:
+            try:
+                grant = await self._tickets.grant(ticket, origin.address, cursor, began)
+                await self._in_force(grant)
+            except Unauthorized:
+                self._limit("denied", self._bucket(origin))
+                raise
+        if not grant.allows(Scope.READ):
+            raise Forbidden("this credential is not good for reading")
+        return self._caller(request, origin, grant)
+
+    async def may(self, request: HTTPConnection, scope: Scope) -> bool:
+        """Whether the request could do that; never raises for a credential that is none."""
+        try:
+            return (await self._grant(request, self._origin(request), scope)).allows(scope)
+        except (Unauthorized, Forbidden, TooMany):
+            return False
+
+    def too_often(self, caller: Caller) -> bool:
+        """Whether a caller opens streams more often than it may."""
+        return bool(caller.bucket) and self.rates.hit("stream", caller.bucket) > 0
+
+    async def session(self, grant: Grant) -> tuple[Grant, str]:
+        """A session for the holder of a grant, and the value of its cookie."""
+        return open_session(grant, await self._secret.value(), self._settings.session_age)
+
+    async def end_session(self, request: HTTPConnection) -> None:
+        """End the session of the request's cookie, in every process; none, or a bad one, has ended already."""
+        try:
+            grant = read_session(request.cookies.get(COOKIE, ""), await self._secret.value())
+        except Unauthorized:
+            return
+        if grant.session is not None:
+            await self._revoke("session", grant.session, self._settings.session_age)
+
+    def _local(self, request: HTTPConnection, origin: Origin) -> bool:
+        """Whether a request came from this machine, straight, to a name that means this machine.
+
+        A proxy on this machine speaks for others, and says so in a header; a page of another site may have a name that leads
+        here (DNS rebinding), and says it in Host.
+        """
+        server = request.scope.get("server")
+        named = _host_of(request.headers.get("host", ""))
+        return (
+            self._settings.on_loopback
+            and not origin.forwarded
+            and server is not None
+            and is_loopback(server[0])
+            and (is_loopback(named) or named.endswith(".localhost"))
+        )
+
+    async def _grant(self, request: HTTPConnection, origin: Origin, scope: Scope) -> Grant:
+        try:
+            sent = request.headers.get("authorization")
+            if sent is not None:
+                return await self._by_header(sent)
+            cookie = request.cookies.get(COOKIE)
+            if cookie is None:
+                return self._without(request, origin, scope)
+            try:
+                return await self._by_cookie(cookie)
+            except Unauthorized as error:
+                try:
+                    return self._without(request, origin, scope)  # an old cookie is no worse than none
+                except Unauthorized:
+                    raise error from None
+        except Unauthorized:
+            self._limit("denied", self._bucket(origin))
+            raise
+
+    async def _by_header(self, sent: str) -> Grant:
+        scheme, _, credential = sent.partition(" ")
+        credential = credential.strip()
+        if scheme.lower() != "bearer" or not credential or not credential.isascii():
+            raise Unauthorized(f"this Authorization is not understood: {_HOW}")
+        if credential.startswith(PREFIX):
+            return await self._keys.grant(credential)
+        grant = await self._tokens.grant(credential)
+        self._revocations.check(grant)
+        return grant
+
+    async def _by_cookie(self, cookie: str) -> Grant:
+        grant = read_session(cookie, await self._secret.value())
+        await self._in_force(grant)
+        return grant
+
+    async def _in_force(self, grant: Grant) -> None:
+        """Whether what a session or a ticket was made from is still good."""
+        self._revocations.check(grant)
+        if grant.name.startswith("key:"):
+            await self._keys.of_id(grant.name.removeprefix("key:"))
+
+    def _without(self, request: HTTPConnection, origin: Origin, scope: Scope) -> Grant:
+        settings = self._settings
+        local = self._local(request, origin)
+        if local and settings.open_reading and settings.open_writing:
+            return OPEN
+        if scope is Scope.WRITE and local and settings.open_writing:
+            return OPEN
+        if scope is Scope.READ and (settings.reading == "open" or (local and settings.open_reading)):
+            return OPEN_READING
+        if scope is Scope.METRICS and (settings.metrics == "open" or (local and settings.open_metrics)):
+            return OPEN
+        raise Unauthorized(f"this needs a credential: {_HOW}")
+
+    def _origin(self, request: HTTPConnection) -> Origin:
+        return origin_of(request.scope, self._settings.trusted_proxies)
+
+    def _bucket(self, origin: Origin) -> str:
+        return "" if is_within(origin.address, self._settings.limits_exempt) else bucket_of(origin.address)
+
+    def _caller(self, request: HTTPConnection, origin: Origin, grant: Grant) -> Caller:
+        version = request.scope.get("http_version", "1.1")
+        return Caller(grant, origin.address, f"HTTP/{version}", origin.secure, self._bucket(origin))
+
+    def _limit(self, name: Limit, who: str) -> None:
+        """Raise TooMany where `who` has done it too often; nobody is not limited."""
+        if who and (seconds := self.rates.hit(name, who)) > 0:
+            raise TooMany(f"too many requests: come back in {max(1, round(seconds))} s", seconds)
+
+
+def _host_of(host: str) -> str:
+    """The name in a Host header, without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].lower()

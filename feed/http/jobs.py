@@ -8,9 +8,11 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from feed.access.grant import Scope
 from feed.database.jobs import JobStore
 from feed.errors import Fault, Invalid
 from feed.frame import encode
+from feed.http.gate import Gate
 from feed.http.intake import Intake, Spool, bounded, check, pieces, read_json, take_array, take_lines
 from feed.http.origin import same_site
 from feed.http.problems import documented
@@ -62,17 +64,18 @@ def _body(*media: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def routes(store: JobStore, settings: Settings) -> APIRouter:
+def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
     """The routes over one store."""
     router = APIRouter(prefix="/v1/jobs", tags=["postings"])
 
-    @router.get("", response_model=JobList, responses=documented(422, 503))
-    async def list_jobs(query: Annotated[ListQuery, Query()]) -> Response:
+    @router.get("", response_model=JobList, responses=documented(401, 403, 422, 429, 503))
+    async def list_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
         """Postings that match, newest first, and the cursor from which `stream.url` goes on without a gap.
 
         A change that happens in between may come in both: `version` tells which is newer.
         """
-        wanted = query.canonical(settings.filter_values)
+        caller = await gate.admit(request, Scope.READ)
+        wanted = query.canonical(settings.filter_values).narrowed(caller.grant.filter)
         below = int(query.after[1:]) if query.after is not None else None
         if below is not None and below > 2**63 - 1:
             raise Invalid([Fault("after", "is no `next` of a list")])
@@ -87,15 +90,16 @@ def routes(store: JobStore, settings: Settings) -> APIRouter:
         }
         return Response(encode(body), media_type="application/json", headers={"Cache-Control": "no-store"})
 
-    @router.get("/{job_id}", response_model=PostingWhole, responses=documented(404, 422, 503))
-    async def read_job(job_id: _ID) -> Response:
+    @router.get("/{job_id}", response_model=PostingWhole, responses=documented(401, 403, 404, 422, 429, 503))
+    async def read_job(request: Request, job_id: _ID) -> Response:
         """One posting, with its description."""
-        return Response(await store.read(job_id), media_type="application/json")
+        caller = await gate.admit(request, Scope.READ)
+        return Response(await store.read(job_id, caller.grant.filter), media_type="application/json")
 
     @router.post(
         "",
         response_model=PostingWhole | WrittenMany,
-        responses={**documented(403, 413, 415, 422, 503), 201: {"model": PostingWhole}},
+        responses={**documented(401, 403, 413, 415, 422, 429, 503), 201: {"model": PostingWhole}},
         dependencies=[Depends(same_site)],
         openapi_extra=_body("application/json", "application/x-ndjson"),
     )
@@ -104,6 +108,7 @@ def routes(store: JobStore, settings: Settings) -> APIRouter:
 
         A posting without `external_id` is new each time. An absent `closed_at` leaves a posting open or closed as it is.
         """
+        await gate.admit(request, Scope.WRITE)
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind in ("application/x-ndjson", "application/ndjson", "application/jsonl"):
             with Spool() as spool:
@@ -124,12 +129,13 @@ def routes(store: JobStore, settings: Settings) -> APIRouter:
     @router.put(
         "/{source}/{external_id:path}",
         response_model=PostingWhole,
-        responses={**documented(403, 413, 422, 503), 201: {"model": PostingWhole}},
+        responses={**documented(401, 403, 413, 422, 429, 503), 201: {"model": PostingWhole}},
         dependencies=[Depends(same_site)],
         openapi_extra=_body("application/json"),
     )
     async def put_job(source: str, external_id: str, request: Request) -> Response:
         """Write one posting under its own name."""
+        await gate.admit(request, Scope.WRITE)
         body = await read_json(request, settings)
         if isinstance(body, dict):
             for name, value in (("source", source), ("external_id", external_id)):
@@ -140,11 +146,12 @@ def routes(store: JobStore, settings: Settings) -> APIRouter:
     @router.post(
         "/{job_id}/close",
         response_model=PostingWhole,
-        responses=documented(403, 404, 422, 503),
+        responses=documented(401, 403, 404, 422, 429, 503),
         dependencies=[Depends(same_site)],
     )
     async def close_job(job_id: _ID, request: Request) -> Response:
         """Close a posting; one that is closed stays as it is."""
+        await gate.admit(request, Scope.WRITE)
         async for _ in pieces(request, settings):
             pass
         await store.close(job_id)

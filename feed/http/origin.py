@@ -1,4 +1,4 @@
-"""Writes from other sites' pages: browsers send them without asking, so they are refused.
+"""Requests of other sites' pages that change something: browsers send them without asking, so they are refused.
 
 CORS decides who may read an answer; a form, or a `fetch` that needs no preflight, writes all the same. Programs send neither
 header and are not concerned.
@@ -6,15 +6,31 @@ header and are not concerned.
 
 from urllib.parse import urlsplit
 
-from fastapi import HTTPException, Request
+from fastapi import Request
+
+from feed.errors import Forbidden
 
 
 def same_site(request: Request) -> None:
-    """A dependency of routes that write: raises 403 for a browser's request on behalf of another site's page."""
+    """A dependency of routes that write: raises Forbidden for a browser's request on behalf of another site's page."""
+    if _foreign(request):
+        raise Forbidden("another site's page may not write here")
+
+
+class Origins:
+    """The sites whose pages may sign in here: this one, and those that are named (`*` names nobody)."""
+
+    def __init__(self, named: tuple[str, ...]) -> None:
+        self._named = frozenset(named) - {"*"}
+
+    def known(self, request: Request) -> None:
+        """A dependency of routes about credentials: raises Forbidden for a page of a site that is not named."""
+        if _foreign(request) and request.headers.get("origin") not in self._named:
+            raise Forbidden("this site's pages may not sign in here: name its origin in FEED_CORS_ORIGINS")
+
+
+def _foreign(request: Request) -> bool:
     origin = request.headers.get("origin")
     if origin is None:
-        foreign = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
-    else:
-        foreign = urlsplit(origin).netloc != request.headers.get("host")
-    if foreign:
-        raise HTTPException(403, "another site's page may not write here")
+        return request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
+    return urlsplit(origin).netloc != request.headers.get("host")

@@ -11,7 +11,7 @@ from feed.cursor import Cursor
 from feed.errors import Invalid
 from feed.event import Kind
 from feed.filter import EVERYTHING, Near
-from feed.query import FilterQuery, Start, StreamQuery, parse_since
+from feed.query import FilterQuery, Start, StreamQuery, parse_filter, parse_since
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
@@ -73,6 +73,8 @@ def test_every_fault_is_named() -> None:
         ({"radius_km": "nan", "near": "0,0"}, "radius_km"), ({"company": [""]}, "company"),
         ({"company": ["x" * 201]}, "company"),
         ({"q": "x" * 501}, "q"), ({"near": "1" * 61}, "near"),
+        ({"company": ["a\x00"]}, "company"), ({"location": ["\x00a"]}, "location"), ({"q": "a\x00b"}, "q"),
+        ({"tag": ["\ud800"]}, "tag"), ({"q": "\udfff"}, "q"),
     ],
 )  # fmt: skip
 def test_what_has_the_wrong_shape_is_refused_by_name(asked: dict[str, Any], field: str) -> None:
@@ -160,3 +162,31 @@ def test_the_query_string_says_the_same_again() -> None:
 def test_an_amount_keeps_every_digit_in_the_query_string(value: float) -> None:
     query = FilterQuery(salary_min=value, currency=["EUR"])
     assert float(parse_qs(query.encoded())["salary_min"][0]) == value
+
+
+def test_a_filter_is_bounded_over_all_its_names() -> None:
+    canonical(company=["a"] * 50, tag=["b"] * 49, q="c")
+    with pytest.raises(Invalid, match="has 101 values and words in all, 100 are the most"):
+        canonical(company=["a"] * 50, tag=["b"] * 49, q="c d")
+
+
+def test_a_query_string_is_a_filter_and_nothing_else() -> None:
+    assert (
+        parse_filter("company=Acme&tag=python&tag=go")
+        == FilterQuery(company=["acme"], tag=["go", "python"]).canonical()
+    )
+    assert parse_filter("") == EVERYTHING
+    for wrong in ("compani=acme", "company=", "q=a&q=b", "salary_min=10", "workplace=moon", "since=1h", "near=1,2,3"):
+        with pytest.raises(Invalid):
+            parse_filter(wrong)
+
+
+def test_a_filter_within_another_lets_through_what_both_do() -> None:
+    outer, inner = parse_filter("company=acme&event=posted"), parse_filter("tag=python")
+    narrowed = inner.narrowed(outer)
+    assert narrowed != inner
+    assert inner.narrowed(EVERYTHING) == inner
+    assert EVERYTHING.narrowed(outer) == outer
+    assert outer.narrowed(outer) == outer
+    assert narrowed.wants(Kind.POSTED)
+    assert not narrowed.wants(Kind.CLOSED)

@@ -21,8 +21,7 @@ CREATE TABLE ticket (
   expires_at  timestamptz NOT NULL,
   redeemed_at timestamptz,
   address     text,                                    -- of the first use
-  epoch       bigint,                                  -- the log's head at the first use: what comes back is not before it
-  position    bigint,
+  position    bigint,                                  -- where its stream began: what comes back is not before it
   resume_until timestamptz
 );
 CREATE INDEX ticket_expiry ON ticket (coalesce(resume_until, expires_at));

@@ -18,7 +18,7 @@ export class Problem extends Error {
   }
 }
 
-/** Reads lists and postings; tells the clock what it learns on the way. */
+/** Reads lists and postings, signs in and out; tells the clock what it learns on the way. */
 export class Api {
   #clock;
 
@@ -39,12 +39,29 @@ export class Api {
     return this.#get(`/v1/jobs/${encodeURIComponent(id)}`, signal);
   }
 
-  async #get(url, signal) {
+  /** Exchange a key for a session's cookie. */
+  signIn(key) {
+    // What cannot stand in a header cannot be a key either.
+    const authorization = `Bearer ${key.replace(/[^!-~]/g, "")}`;
+    return this.#ask("/v1/session", { method: "POST", headers: { authorization } });
+  }
+
+  /** End the session. */
+  signOut() {
+    return this.#ask("/v1/session", { method: "DELETE" });
+  }
+
+  #get(url, signal) {
+    return this.#ask(url, { signal });
+  }
+
+  async #ask(url, { method = "GET", headers = {}, signal = new AbortController().signal }) {
     const asked = Date.now();
     let response;
     try {
       response = await fetch(url, {
-        headers: { accept: "application/json" },
+        method,
+        headers: { accept: "application/json", ...headers },
         cache: "no-store",
         signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
       });
@@ -53,6 +70,7 @@ export class Api {
       throw new Problem({ detail: error.name === "TimeoutError" ? "The server takes too long to answer." : "" });
     }
     this.#clock.answered(asked, Date.now(), response.headers.get("date"));
+    if (response.status === 204) return null;
     let body;
     try {
       body = await response.json();

@@ -19,6 +19,7 @@ import { Terminal } from "./terminal.js";
 const TICK_MS = 5000;
 const TOP_PX = 120;
 const HISTORY_PX = 1600;
+const SIGNED_IN = "feed.signed-in";
 
 const get = (id) => document.getElementById(id);
 const TITLE = document.title;
@@ -139,8 +140,33 @@ function problem(refusal) {
   list.replace([]);
   get("jobs").setAttribute("aria-busy", "false");
   showHistory("none");
+  if (refusal.status === 401) {
+    signedIn(false);
+    notice.signIn(refusal, signIn);
+    announcer.say("Sign in to see the postings.");
+    return;
+  }
   notice.refused(refusal);
   announcer.say(refusal.message);
+}
+
+async function signIn(key) {
+  await api.signIn(key);
+  signedIn(true);
+  follow(query);
+}
+
+async function signOut() {
+  await api.signOut();
+  signedIn(false);
+  follow(query);
+}
+
+/** The cookie itself is out of a script's reach. */
+function signedIn(yes) {
+  if (yes) localStorage.setItem(SIGNED_IN, "yes");
+  else localStorage.removeItem(SIGNED_IN);
+  get("sign-out").hidden = !yes;
 }
 
 function recovered() {
@@ -232,6 +258,7 @@ get("q").addEventListener("keydown", (event) => {
 get("new-pill").addEventListener("click", toTop);
 get("pause").addEventListener("click", () => setPaused(!arrivals.paused));
 get("open-shortcuts").addEventListener("click", () => get("shortcuts").showModal());
+get("sign-out").addEventListener("click", signOut);
 get("end-retry").addEventListener("click", () => feed.older());
 get("health").addEventListener("toggle", (event) => {
   clearInterval(healthTimer);
@@ -272,5 +299,6 @@ new IntersectionObserver((entries) => entries.at(-1).isIntersecting && nearEnd()
   rootMargin: `0px 0px ${HISTORY_PX}px`,
 }).observe(get("end"));
 
+get("sign-out").hidden = localStorage.getItem(SIGNED_IN) === null;
 history.scrollRestoration = "manual";
 follow(query);

@@ -235,7 +235,7 @@ export class Feed {
       if (signal.aborted) return;
       if (problem.name !== "Problem") throw problem;
       this.#stream.close();
-      this.#status.set("refused");
+      this.#status.set(problem.status === 401 ? "locked" : "refused");
       this.#listener.problem(problem);
     }
   }

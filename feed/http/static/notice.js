@@ -26,6 +26,32 @@ export class Notice {
     parts.querySelector("[data-part=detail]").textContent = problem.message;
   }
 
+  /** The postings are not for everybody: ask for a key; `submit(key)` raises a Problem for one that is no good. */
+  signIn(problem, submit) {
+    const parts = this.#show("notice-sign-in");
+    const form = parts.querySelector("form");
+    parts.querySelector("[data-part=detail]").textContent = form.dataset.tried ? "" : "This feed asks who is reading.";
+    const error = parts.querySelector("[data-part=error]");
+    form.onsubmit = async (event) => {
+      event.preventDefault();
+      form.dataset.tried = "yes";
+      const button = form.querySelector("button");
+      button.disabled = true;
+      error.hidden = true;
+      try {
+        await submit(form.elements.key.value.trim());
+      } catch (refusal) {
+        if (refusal.name !== "Problem") throw refusal;
+        error.textContent = refusal.message;
+        error.hidden = false;
+        form.elements.key.select();
+      } finally {
+        button.disabled = false;
+      }
+    };
+    form.elements.key.focus({ preventScroll: true });
+  }
+
   /** The server objects to the request and says why. */
   refused(problem) {
     const parts = this.#show("notice-refused");

@@ -1,4 +1,4 @@
-/** What the connection does, in words: live, replaying, reconnecting, draining, loading, offline, refused; and how far behind. */
+/** What the connection does, in words: live, replaying, reconnecting, draining, loading, offline, refused, locked; and how far behind. */
 
 import { count, duration, plural } from "./format.js";
 
@@ -16,12 +16,18 @@ const LABELS = {
   draining: "Restarting",
   offline: "Offline",
   refused: "Stopped",
+  locked: "Signed out",
 };
 const SPOKEN = { draining: "Server is restarting" };
 const REASONS = {
   unavailable: "database unreachable",
   slow: "fell behind",
   full: "server full",
+  rate: "too many at once",
+  max_age: "moving to a fresh connection",
+  expired: "your access has expired",
+  revoked: "your access was revoked",
+  kicked: "ended by an operator",
   silent: "connection went silent",
 };
 

@@ -1,0 +1,92 @@
+"""Published keys (RFC 7517): read from a URL, kept, read again when they are old or a token names one that is new."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import jwt
+import orjson
+import structlog
+
+from feed.errors import ConfigurationError, DatabaseUnavailable, Unauthorized
+from feed.settings import is_loopback
+
+log = structlog.get_logger(__name__)
+
+_PAUSE = 10.0
+"""Seconds between two reads, whatever tokens ask for."""
+_STALE = 86_400.0
+"""Seconds for which keys are good while their place does not answer."""
+_TIMEOUT = 5.0
+_LARGEST = 1024 * 1024
+"""Bytes of an answer."""
+
+
+class PublishedKeys:
+    """The keys of one URL."""
+
+    def __init__(self, url: str, algorithm: str, age: float) -> None:
+        where = urlsplit(url)
+        if where.scheme != "https" and not (where.scheme == "http" and is_loopback(where.hostname or "")):
+            raise ConfigurationError(f"FEED_JWT_JWKS_URL must begin with https://, not {url!r}")
+        self._url = url
+        self._algorithm = algorithm
+        self._age = age
+        self._keys: dict[str | None, Any] = {}
+        self._read_at: float | None = None  # loop time of the last good answer
+        self._tried_at: float | None = None
+        self._reading = asyncio.Lock()
+
+    async def key(self, header: Mapping[str, Any]) -> Any:
+        """The key that a token's header names; raises Unauthorized, or DatabaseUnavailable where none were ever read."""
+        wanted = header.get("kid")
+        if self._old() or (wanted not in self._keys and not (wanted is None and len(self._keys) == 1)):
+            await self._refresh(wanted)
+        if wanted is None and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        if not isinstance(wanted, str) or wanted not in self._keys:
+            raise Unauthorized("this token is signed with a key that is not published")
+        return self._keys[wanted]
+
+    def _old(self) -> bool:
+        return self._read_at is None or asyncio.get_running_loop().time() - self._read_at > self._age
+
+    async def _refresh(self, wanted: object) -> None:
+        now = asyncio.get_running_loop().time
+        async with self._reading:
+            if self._tried_at is not None and now() - self._tried_at < _PAUSE:
+                if self._read_at is None:
+                    raise DatabaseUnavailable("the keys that tokens are checked with cannot be read now")
+                return
+            if not self._old() and wanted in self._keys:
+                return  # somebody read them meanwhile
+            self._tried_at = now()
+            try:
+                self._keys = await self._read()
+                self._read_at = now()
+            except (httpx.HTTPError, ValueError, jwt.PyJWTError) as error:
+                log.warning("published keys could not be read", url=self._url, error=str(error)[:200])
+                if self._read_at is None or now() - self._read_at > _STALE:
+                    raise DatabaseUnavailable("the keys that tokens are checked with cannot be read now") from None
+
+    async def _read(self) -> dict[str | None, Any]:
+        async with httpx.AsyncClient(timeout=_TIMEOUT) as client, client.stream("GET", self._url) as answer:
+            answer.raise_for_status()
+            body = b""
+            async for piece in answer.aiter_bytes():
+                body += piece
+                if len(body) > _LARGEST:
+                    raise ValueError("the answer is too large")
+        entries = orjson.loads(body)["keys"] if body.lstrip().startswith(b"{") else []
+        keys: dict[str | None, Any] = {}
+        for entry in entries:
+            if entry.get("use", "sig") == "sig" and entry.get("alg", self._algorithm) == self._algorithm:
+                try:
+                    keys[entry.get("kid")] = jwt.PyJWK(entry, self._algorithm).key
+                except jwt.PyJWTError:
+                    continue  # one of another kind
+        if not keys:
+            raise ValueError(f"there is no key for {self._algorithm}")
+        return keys

@@ -1,0 +1,120 @@
+"""The keys of a process: from a key's text to its grant, with a short memory of what the database said."""
+
+import asyncio
+import hmac
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from feed.access.grant import Grant, Scope, scopes_of
+from feed.access.key import parse_key
+from feed.errors import DatabaseUnavailable, Unauthorized
+from feed.query import parse_filter
+
+_MOST = 10_000
+"""Keys remembered, with those that do not exist."""
+_GRACE = 60.0
+"""Seconds for which what was remembered is good while the database is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """A key as the database keeps it. Times are Unix times in seconds."""
+
+    id: str
+    digest: bytes
+    scope: Scope
+    filter: str = ""
+    max_streams: int | None = None
+    note: str = ""
+    created_at: float = 0.0
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+    def grant(self) -> Grant:
+        """What it stands for."""
+        return Grant(
+            f"key:{self.id}", scopes_of(self.scope), parse_filter(self.filter), self.filter, self.created_at,
+            self.expires_at, self.max_streams,
+        )  # fmt: skip
+
+
+class KeyReader(Protocol):
+    """Where keys are kept. Raises DatabaseUnavailable."""
+
+    async def key(self, identity: str) -> KeyRecord | None:
+        """The key of that id, revoked or not."""
+
+
+class Keys:
+    """Looks keys up; a look is good for `cache` seconds, and revocations are heard of sooner (`forget`)."""
+
+    def __init__(self, reader: KeyReader, cache: float) -> None:
+        self._reader = reader
+        self._cache = cache
+        self._known: OrderedDict[str, tuple[float, KeyRecord | None, Grant | None]] = OrderedDict()
+        self._looking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._forgotten = 0  # how often something was
+
+    async def grant(self, text: str) -> Grant:
+        """What a key stands for; raises Unauthorized or DatabaseUnavailable."""
+        key = parse_key(text)
+        if key is None:
+            raise Unauthorized("this is no key: a letter is missing or wrong")
+        record, grant = await self._known_or_read(key.id)
+        if record is None or grant is None or not hmac.compare_digest(record.digest, key.digest):
+            raise Unauthorized("this key is not known here")
+        return _in_force(record, grant)
+
+    async def of_id(self, identity: str) -> Grant:
+        """The same for one whose secret was checked before; raises Unauthorized or DatabaseUnavailable."""
+        record, grant = await self._known_or_read(identity)
+        if record is None or grant is None:
+            raise Unauthorized("this key is not known here")
+        return _in_force(record, grant)
+
+    def forget(self, identity: str) -> None:
+        """Look again the next time."""
+        self._known.pop(identity, None)
+        self._forgotten += 1
+
+    async def _known_or_read(self, identity: str) -> tuple[KeyRecord | None, Grant | None]:
+        now = asyncio.get_running_loop().time()
+        found = self._known.get(identity)
+        if found is not None and found[0] > now - self._cache:
+            return found[1:]
+        lock = self._looking.setdefault(identity, asyncio.Lock())
+        async with lock:  # one look for all who come back at once
+            found = self._known.get(identity)
+            if found is not None and found[0] > now - self._cache:
+                return found[1:]
+            try:
+                record = await self._read(identity)
+            except DatabaseUnavailable:
+                if found is not None and found[0] > now - _GRACE:
+                    return found[1:]
+                raise
+            grant = None if record is None else record.grant()
+            self._known[identity] = now, record, grant
+            self._known.move_to_end(identity)
+            if len(self._known) > _MOST:
+                self._known.popitem(last=False)
+            return record, grant
+
+    async def _read(self, identity: str) -> KeyRecord | None:
+        """What the database says; where something was revoked meanwhile, the look may be from before that."""
+        while True:
+            forgotten = self._forgotten
+            record = await self._reader.key(identity)
+            if forgotten == self._forgotten:
+                return record
+
+
+def _in_force(record: KeyRecord, grant: Grant) -> Grant:
+    if record.revoked_at is not None:
+        raise Unauthorized("this key was revoked")
+    if record.expires_at is not None and record.expires_at <= time.time():
+        raise Unauthorized("this key has expired")
+    return grant

@@ -1,0 +1,118 @@
+"""Revocations: what ended before its time, heard by every process; open streams end with it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from feed.access.grant import Grant
+from feed.errors import DatabaseUnavailable, FeedError, Unauthorized
+
+log = structlog.get_logger(__name__)
+
+_OVERLAP = 60.0
+"""Seconds that are read again: what commits late is dated before what was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """One: of a key, a token's subject or id, a session, or a stream. Times are Unix times in seconds."""
+
+    id: int
+    kind: str
+    subject: str
+    at: float
+    until: float | None = None
+
+
+class Heard(Protocol):
+    """What was read, and when by the clock of whoever keeps it."""
+
+    @property
+    def found(self) -> list[Revocation]:
+        """In the order in which they were made."""
+
+    @property
+    def at(self) -> float:
+        """Unix time, seconds."""
+
+
+class RevocationReader(Protocol):
+    """Where revocations are kept. Raises DatabaseUnavailable."""
+
+    async def revocations(self, since: float | None) -> Heard:
+        """What is in force of those made after `since`; None: of all."""
+
+
+class Revocations:
+    """Asks for news every `poll` seconds and tells `ended`; remembers what a credential alone would not show."""
+
+    def __init__(self, reader: RevocationReader, poll: float, ended: Callable[[Revocation], None]) -> None:
+        self._reader = reader
+        self._poll = poll
+        self._ended = ended
+        self._seen: dict[int, float] = {}
+        self._upto: float | None = None
+        self._named: dict[str, dict[str, Revocation]] = {"subject": {}, "token": {}, "session": {}}
+        self._failing = False
+
+    async def run(self) -> None:
+        """Listen for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._poll)
+
+    async def look(self) -> None:
+        """Ask once; a database that is away is asked again later, about all that was missed."""
+        try:
+            heard = await self._reader.revocations(None if self._upto is None else self._upto - _OVERLAP)
+        except FeedError as error:
+            if not self._failing:
+                log.warning("revocations cannot be heard", error=str(error))
+            self._failing = True
+            return
+        self._failing = False
+        for one in heard.found:
+            if one.id not in self._seen:
+                self._seen[one.id] = one.at
+                if one.kind in self._named:
+                    self._named[one.kind][one.subject] = one
+                self._ended(one)
+        self._upto = heard.at
+        self._seen = {number: at for number, at in self._seen.items() if at > heard.at - 2 * _OVERLAP}
+        for names in self._named.values():
+            for subject in [name for name, one in names.items() if one.until is not None and one.until < heard.at]:
+                del names[subject]
+
+    def check(self, grant: Grant) -> None:
+        """Raise Unauthorized for a grant that has ended before its time, DatabaseUnavailable while that is not known."""
+        if self._upto is None and (grant.session is not None or grant.name.startswith("jwt:")):
+            raise DatabaseUnavailable("what was revoked is not known yet")
+        if any(concerns(one, grant) for one in self._candidates(grant)):
+            raise Unauthorized("this credential was revoked")
+
+    def _candidates(self, grant: Grant) -> list[Revocation]:
+        named = self._named
+        found = (
+            named["subject"].get(grant.name.removeprefix("jwt:")) if grant.name.startswith("jwt:") else None,
+            named["token"].get(grant.token) if grant.token is not None else None,
+            named["session"].get(grant.session) if grant.session is not None else None,
+        )
+        return [one for one in found if one is not None]
+
+
+def concerns(one: Revocation, grant: Grant) -> bool:
+    """Whether a grant ends with a revocation; a subject's tokens are those from before it."""
+    match one.kind:
+        case "key":
+            return grant.name == f"key:{one.subject}"
+        case "subject":
+            return grant.name == f"jwt:{one.subject}" and (grant.issued_at is None or grant.issued_at <= one.at)
+        case "token":
+            return grant.token == one.subject
+        case "session":
+            return grant.session == one.subject
+        case _:
+            return False

@@ -1,0 +1,55 @@
+"""Sessions: a browser's cookie that stands for a credential, signed by us; `EventSource` can send no other."""
+
+import secrets
+import time
+from dataclasses import replace
+from typing import Any
+
+import jwt
+
+from feed.access.grant import Grant, Scope
+from feed.errors import Invalid, Unauthorized
+from feed.query import parse_filter
+
+COOKIE = "feed_session"
+_AUDIENCE = "feed:session"
+
+
+def claims_of(grant: Grant) -> dict[str, Any]:
+    """A grant as JSON, to be signed or kept."""
+    return {
+        "name": grant.name, "scopes": sorted(grant.scopes), "filter": grant.filter_text, "issued_at": grant.issued_at,
+        "expires_at": grant.expires_at, "max_streams": grant.max_streams, "session": grant.session, "token": grant.token,
+    }  # fmt: skip
+
+
+def grant_of(claims: dict[str, Any]) -> Grant:
+    """The grant back from its JSON; raises Unauthorized for a filter that is understood no more."""
+    try:
+        wanted = parse_filter(claims["filter"])
+    except Invalid:  # never: everything
+        raise Unauthorized("this session's filter is not understood here") from None
+    return Grant(
+        claims["name"], frozenset(Scope(one) for one in claims["scopes"]), wanted, claims["filter"], claims["issued_at"],
+        claims["expires_at"], claims["max_streams"], claims["session"], claims["token"],
+    )  # fmt: skip
+
+
+def open_session(grant: Grant, secret: bytes, age: float) -> tuple[Grant, str]:
+    """The grant of a session of at most `age` seconds, and its cookie's value."""
+    now = time.time()
+    ends = now + age if grant.expires_at is None else min(now + age, grant.expires_at)
+    opened = replace(grant, expires_at=ends, session=grant.session or secrets.token_urlsafe(12))
+    claims = {"aud": _AUDIENCE, "iat": int(now), "exp": int(ends), "grant": claims_of(opened)}
+    return opened, jwt.encode(claims, secret, "HS256")
+
+
+def read_session(value: str, secret: bytes) -> Grant:
+    """The grant of a cookie; raises Unauthorized."""
+    try:
+        claims = jwt.decode(value, secret, ["HS256"], audience=_AUDIENCE, options={"require": ["exp", "iat"]})
+        return grant_of(claims["grant"])
+    except jwt.ExpiredSignatureError:
+        raise Unauthorized("the session has ended: sign in again") from None
+    except (jwt.PyJWTError, KeyError, TypeError, ValueError):
+        raise Unauthorized("the session's cookie is not good: sign in again") from None

@@ -1,0 +1,97 @@
+"""Tokens: JWTs (RFC 7519) of somebody who signs with a key that we were told of; one algorithm, no other (RFC 8725)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jwt
+from jwt.algorithms import get_default_algorithms
+
+from feed.access.grant import Grant, Scope, scopes_of
+from feed.access.jwks import PublishedKeys
+from feed.errors import ConfigurationError, Forbidden, Invalid, Unauthorized
+from feed.query import parse_filter
+from feed.settings import Settings
+
+
+class Tokens:
+    """Checks tokens and reads what they grant: claims `scope`, `feed_filter` (a query string) and `feed_max_streams`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._algorithm = settings.jwt_algorithm
+        self._audience = settings.jwt_audience
+        self._issuer = settings.jwt_issuer
+        self._leeway = settings.jwt_leeway
+        self._key: Any = None
+        self._published: PublishedKeys | None = None
+        if self._algorithm is None:
+            return
+        if settings.jwt_jwks_url is not None:
+            if self._algorithm == "HS256" or self._audience is None:
+                raise ConfigurationError(
+                    "published keys (FEED_JWT_JWKS_URL) need a public-key algorithm and FEED_JWT_AUDIENCE: without it, "
+                    "tokens for other services would be let in"
+                )
+            self._published = PublishedKeys(settings.jwt_jwks_url, self._algorithm, settings.jwks_age)
+        else:
+            self._key = _local_key(settings, self._algorithm)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether any token is."""
+        return self._algorithm is not None
+
+    async def grant(self, text: str) -> Grant:
+        """What a token grants; raises Unauthorized for one that is no good, Forbidden for one that grants nothing here."""
+        if self._algorithm is None:
+            raise Unauthorized("tokens are not accepted here: send an API key (feedkey_...)")
+        try:
+            key = self._key if self._published is None else await self._published.key(jwt.get_unverified_header(text))
+            claims = jwt.decode(
+                text, key, [self._algorithm], audience=self._audience, issuer=self._issuer, leeway=self._leeway,
+                options={"require": ["exp"], "verify_aud": self._audience is not None},
+            )  # fmt: skip
+        except jwt.ExpiredSignatureError:
+            raise Unauthorized("this token has expired") from None
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
+            raise Unauthorized(f"this token is not good: {str(error)[:200]}") from None
+        return _grant_of(claims)
+
+
+def _grant_of(claims: Mapping[str, Any]) -> Grant:
+    said = claims.get("scope", "")
+    words = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
+    scopes = [Scope(name) for word in words if (name := str(word).removeprefix("feed:")) in set(Scope)]
+    if not scopes:
+        raise Forbidden("the token's `scope` names none of: " + ", ".join(Scope))
+    text, most = claims.get("feed_filter", ""), claims.get("feed_max_streams")
+    if not isinstance(text, str) or not (most is None or (type(most) is int and most > 0)):
+        raise Unauthorized("the token's feed_filter must be a query string, its feed_max_streams a number over 0")
+    try:
+        wanted = parse_filter(text)
+    except Invalid as error:  # never: everything
+        raise Unauthorized(f"the token's feed_filter is not valid: {error}") from None
+    issued = claims.get("iat")
+    return Grant(
+        f"jwt:{claims.get('sub', '')}"[:200], scopes_of(*scopes), wanted, text, None if issued is None else float(issued),
+        float(claims["exp"]), most, token=str(claims["jti"])[:200] if "jti" in claims else None,
+    )  # fmt: skip
+
+
+def _local_key(settings: Settings, algorithm: str) -> Any:
+    if settings.jwt_key is not None:
+        text = settings.jwt_key.get_secret_value()
+    else:
+        try:
+            text = Path(settings.jwt_key_file or "").read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"FEED_JWT_KEY_FILE cannot be read: {error}") from None
+    text = text.strip()
+    if algorithm == "HS256" and len(text.encode()) < 32:
+        raise ConfigurationError("the secret of HS256 must have 32 bytes at least: try `openssl rand -base64 48`")
+    if "PRIVATE KEY" in text:
+        raise ConfigurationError("FEED_JWT_KEY must be the public key (BEGIN PUBLIC KEY), not the private one")
+    try:
+        return get_default_algorithms()[algorithm].prepare_key(text)
+    except (jwt.PyJWTError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"FEED_JWT_KEY does not fit {algorithm}: {error}") from None
