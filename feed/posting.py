@@ -71,9 +71,15 @@ def _timestamp(value: object) -> object:
     raise ValueError("must be an RFC 3339 time such as 2026-11-21T09:30:00Z")
 
 
+def _number(value: object) -> object:
+    if isinstance(value, bool):  # which Python takes for 0 or 1
+        raise ValueError("must be a number")
+    return value
+
+
 Text = Annotated[str, AfterValidator(_storable)]
 Time = Annotated[AwareDatetime, BeforeValidator(_timestamp)]
-Money = Annotated[Decimal, Field(ge=0, le=999_999_999_999, max_digits=14, decimal_places=2)]
+Money = Annotated[Decimal, BeforeValidator(_number), Field(ge=0, le=999_999_999_999, max_digits=14, decimal_places=2)]
 
 
 class PostingIn(BaseModel):
@@ -110,8 +116,8 @@ class PostingIn(BaseModel):
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = None
     salary_period: SalaryPeriod | None = None
     description: Text | None = None
-    latitude: Annotated[float, Field(ge=-90, le=90)] | None = None
-    longitude: Annotated[float, Field(ge=-180, le=180)] | None = None
+    latitude: Annotated[float, BeforeValidator(_number), Field(ge=-90, le=90)] | None = None
+    longitude: Annotated[float, BeforeValidator(_number), Field(ge=-180, le=180)] | None = None
     posted_at: Time | None = None
     valid_through: Time | None = None
     closed_at: Time | None = None

@@ -117,11 +117,14 @@ def parse_filter(text: str) -> Filter:
     try:
         return FilterQuery.model_validate(given).canonical()
     except ValidationError as error:
-        raise Invalid([Fault(str(one["loc"][0]), _said(one)) for one in error.errors()]) from None
+        raise Invalid([_fault(one) for one in error.errors()]) from None
 
 
-def _said(one: Any) -> str:
-    return "is no filter" if one["type"] == "extra_forbidden" else str(one["msg"]).removeprefix("Value error, ")
+def _fault(one: Any) -> Fault:
+    if not one["loc"]:  # a name that is not even text
+        return Fault("filter", "contains a lone surrogate")
+    unknown = one["type"] == "extra_forbidden"
+    return Fault(str(one["loc"][0]), "is no filter" if unknown else str(one["msg"]).removeprefix("Value error, "))
 
 
 def _near(near: str | None, radius_km: float | None, faults: list[Fault]) -> Near | None:

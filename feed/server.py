@@ -23,9 +23,12 @@ from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from hypercorn.typing import Framework
 
+from feed.access.rates import Rates
 from feed.app import Service, create_app
 from feed.errors import ConfigurationError, FeedError
+from feed.http.address import bucket_of, is_within
 from feed.settings import Settings
+from feed.wire.admission import Admission
 from feed.wire.config import WireConfig
 from feed.wire.connection import Connections
 from feed.wire.install import installed
@@ -85,8 +88,17 @@ def hypercorn_config(settings: Settings, sock: socket.socket, connections: Conne
     config.close_timeout = settings.close_timeout
     config.h2_resets = settings.h2_resets
     config.h2_reset_rate = settings.h2_reset_rate
+    config.h2_control_rate = settings.h2_control_rate
+    config.header_bytes = settings.header_bytes
+    config.h11_max_incomplete_size = settings.header_bytes
+    config.h2_max_header_list_size = settings.header_bytes
+    config.ssl_handshake_timeout = settings.handshake_timeout
     config.connections = connections
+    config.admission = _admission(settings, connections)
+    config.proxied = lambda address: settings.proxy_protocol and is_within(address, settings.trusted_proxies)
     config.begin = Turns()
+    config.ends = Turns()
+    config.frames = Turns(2)
     config.h2_max_concurrent_streams = settings.h2_streams
     config.backlog = settings.backlog
     config.bind = [f"fd://{sock.fileno()}"]
@@ -99,6 +111,18 @@ def hypercorn_config(settings: Settings, sock: socket.socket, connections: Conne
         config.certfile = str(settings.certfile)
         config.keyfile = str(settings.keyfile)
     return config
+
+
+def _admission(settings: Settings, connections: Connections) -> Admission:
+    """Limits of connections by address; a proxy speaks for many, so none applies to it."""
+    rates = Rates(settings)
+    free = settings.limits_exempt + settings.trusted_proxies
+    return Admission(
+        settings.connections_per_address,
+        lambda address: "" if is_within(address, free) else bucket_of(address),
+        lambda bucket: rates.hit("connection", bucket),
+        connections.refused,
+    )
 
 
 def serve(settings: Settings, started: Callable[[str, Service], None]) -> None:

@@ -35,6 +35,7 @@ from feed.app import Service
 from feed.database.embedded import embedded
 from feed.errors import FeedError
 from feed.logs import configure
+from feed.metrics.shared import abandon, leave_place, sharing, take_place
 from feed.server import allow_files, cannot_listen, listen, serve_until, url_of
 from feed.settings import Settings
 
@@ -56,7 +57,7 @@ def serve(settings: Settings, greet: Callable[[str], None], first: Callable[[Ser
     `greet` is told the address, once, when all of them answer. `first` is handed the service of one worker, and those of
     its successors. Raises FeedError where the service cannot start or a worker did not end as it should.
     """
-    configure(settings.log_level)
+    configure(settings.log_level, settings.log_format)
     allow_files()
     with ExitStack() as stack:
         signals = stack.enter_context(_signals())
@@ -64,6 +65,7 @@ def serve(settings: Settings, greet: Callable[[str], None], first: Callable[[Ser
         if settings.database_url is None:
             dsn = stack.enter_context(_database(settings.data_dir))
             settings = settings.model_copy(update={"database_url": dsn})
+        stack.enter_context(sharing())
         Master(settings, listeners, signals, greet, first).run()
 
 
@@ -202,6 +204,7 @@ class Master:
         self._selector.unregister(link)
         link.close()
         worker.link = None
+        leave_place(worker.number)
         ended = log.bind(worker=worker.number, pid=worker.pid, code=code)
         refusal = _refusal(worker.said) if worker.said and not worker.ready else None
         if refusal is not None and self._greet is not None:
@@ -265,6 +268,7 @@ class Master:
                 if other.link is not None:  # it would outlive the master
                     other.link.close()
             structlog.contextvars.bind_contextvars(worker=worker.number)
+            take_place(worker.number)
 
             def started(_url: str, service: Service) -> None:
                 if self._first is not None and worker.number == 0:
@@ -302,6 +306,7 @@ async def _work(
         log.warning("the master is gone")
         loop.remove_reader(link)
         stop.set()
+        abandon()
 
     # Not the loop's own way: one that closes may give the signals back to the system, and the next would kill.
     for number in _SIGNALS:

@@ -79,14 +79,22 @@ class PublishedKeys:
                 body += piece
                 if len(body) > _LARGEST:
                     raise ValueError("the answer is too large")
-        entries = orjson.loads(body)["keys"] if body.lstrip().startswith(b"{") else []
-        keys: dict[str | None, Any] = {}
-        for entry in entries:
-            if entry.get("use", "sig") == "sig" and entry.get("alg", self._algorithm) == self._algorithm:
-                try:
-                    keys[entry.get("kid")] = jwt.PyJWK(entry, self._algorithm).key
-                except jwt.PyJWTError:
-                    continue  # one of another kind
-        if not keys:
-            raise ValueError(f"there is no key for {self._algorithm}")
-        return keys
+        return _keys_in(body, self._algorithm)
+
+
+def _keys_in(body: bytes, algorithm: str) -> dict[str | None, Any]:
+    """The keys of an answer that are for signatures of one algorithm, by name; raises ValueError where there is none."""
+    answer = orjson.loads(body)
+    entries = answer.get("keys") if isinstance(answer, dict) else None
+    keys: dict[str | None, Any] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        if not isinstance(entry, dict) or not isinstance(name := entry.get("kid"), str | None):
+            continue
+        if entry.get("use", "sig") == "sig" and entry.get("alg", algorithm) == algorithm:
+            try:
+                keys[name] = jwt.PyJWK(entry, algorithm).key
+            except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+                continue  # one of another kind, or no key at all
+    if not keys:
+        raise ValueError(f"there is no key for {algorithm}")
+    return keys

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import secrets
+import time
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -73,6 +74,8 @@ class Tickets:
             raise refused
         holder = grant_of(found.holder)
         ends = found.resume_until if holder.expires_at is None else min(found.resume_until, holder.expires_at)
+        if ends <= time.time():  # else who comes back at once, again and again, would read on
+            raise refused
         wanted = parse_filter(found.filter)
         return replace(
             holder, scopes=frozenset({Scope.READ}), filter=wanted.narrowed(holder.filter), filter_text=found.filter,

@@ -13,6 +13,11 @@ from feed.errors import ConfigurationError, Forbidden, Invalid, Unauthorized
 from feed.query import parse_filter
 from feed.settings import Settings
 
+_LATEST = 253_402_300_799.0
+"""Unix time, seconds: the end of the year 9999. Some write `exp` in milliseconds; no calendar holds that."""
+_LONGEST = 255
+"""Letters of a subject or an id (OpenID Connect Core, 2)."""
+
 
 class Tokens:
     """Checks tokens and reads what they grant: claims `scope`, `feed_filter` (a query string) and `feed_max_streams`."""
@@ -73,9 +78,19 @@ def _grant_of(claims: Mapping[str, Any]) -> Grant:
         raise Unauthorized(f"the token's feed_filter is not valid: {error}") from None
     issued = claims.get("iat")
     return Grant(
-        f"jwt:{claims.get('sub', '')}"[:200], scopes_of(*scopes), wanted, text, None if issued is None else float(issued),
-        float(claims["exp"]), most, token=str(claims["jti"])[:200] if "jti" in claims else None,
+        f"jwt:{_name_in(claims, 'sub')}", scopes_of(*scopes), wanted, text, None if issued is None else float(issued),
+        min(float(claims["exp"]), _LATEST), most, token=_name_in(claims, "jti") if "jti" in claims else None,
     )  # fmt: skip
+
+
+def _name_in(claims: Mapping[str, Any], claim: str) -> str:
+    """A claim that names something, as logs, JSON and the database can carry it; raises Unauthorized."""
+    name = claims.get(claim, "")
+    if not isinstance(name, str) or len(name) > _LONGEST or not name.isprintable():
+        raise Unauthorized(
+            f"the token's `{claim}` must be text of at most {_LONGEST} letters, without control characters"
+        )
+    return name
 
 
 def _local_key(settings: Settings, algorithm: str) -> Any:

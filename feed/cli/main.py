@@ -7,10 +7,11 @@ import typer
 from typer.core import TyperGroup
 
 from feed import __version__
+from feed.cli.credential import advice
 from feed.cli.terminal import exit_of, say
 from feed.errors import FeedError
 
-COMMANDS = ("serve", "migrate", "post", "tail", "bench")
+COMMANDS = ("serve", "migrate", "key", "post", "tail", "top", "doctor", "bench")
 
 
 class Commands(TyperGroup):
@@ -38,7 +39,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except FeedError as error:
-            say(str(error))
+            say(f"{error}{advice(error)}")
             raise typer.Exit(exit_of(error)) from error
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from feed.cli.credential import Key
 from feed.cli.records import Record, Records
 from feed.cli.terminal import DEFAULT_URL, Exit, say
 from feed.client import Backoff, FeedClient, Refused, Unavailable
@@ -82,6 +83,7 @@ def post(
     retries: Annotated[
         int, typer.Option(min=0, max=1000, help="How often to try again while the server cannot be had.")
     ] = 5,
+    key: Key = None,
 ) -> None:
     """Post job postings from a file or a pipe.
 
@@ -111,7 +113,7 @@ def post(
     run = Run(mapping, batch, retries)
     try:
         with _open(file) as source:
-            asyncio.run(run.post(Records(source.fileno()), _target(url, database_url)))
+            asyncio.run(run.post(Records(source.fileno()), _target(url, database_url, key)))
     except FeedError:
         say(f"stopped: {run.tally}")
         raise
@@ -236,7 +238,7 @@ def name_by_content(posting: dict[str, Any]) -> str:
 
 
 @asynccontextmanager
-async def _target(url: str | None, database_url: str | None) -> AsyncIterator[Write]:
+async def _target(url: str | None, database_url: str | None, key: str | None) -> AsyncIterator[Write]:
     """Open what is written to: a database, or the feed at `url`."""
     if database_url:
         async with open_store(database_url) as store:
@@ -246,7 +248,7 @@ async def _target(url: str | None, database_url: str | None) -> AsyncIterator[Wr
 
             yield write_to_store
     else:
-        async with FeedClient(url or DEFAULT_URL) as client:
+        async with FeedClient(url or DEFAULT_URL, key=key) as client:
 
             async def write_to_feed(batch: Sequence[Prepared]) -> Counts:
                 return await client.post(b"\n".join(prepared.json for prepared in batch))

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import orjson
 import typer
 
+from feed.cli.credential import Key
 from feed.cli.lines import Lines, Stdout
 from feed.cli.terminal import DEFAULT_URL, say
 from feed.client import Continuity, FeedClient, FilterValue, StreamEvent
@@ -51,6 +52,7 @@ def tail(
         bool, typer.Option("--verify", help="Check that no position is missing, doubled or out of order.")
     ] = False,
     http2: Annotated[bool, typer.Option("--http2/--http1.1", help="The protocol to speak.")] = False,
+    key: Key = None,
 ) -> None:
     """Follow job postings as they are committed.
 
@@ -95,7 +97,7 @@ def tail(
         raise typer.BadParameter(f"--verify needs every event: leave out --{option}")
     continuity = Continuity() if verify else None
     show = _show_json if as_json else Lines(Stdout(highlight=False)).show
-    client = FeedClient(url, http2=http2)
+    client = FeedClient(url, key=key, http2=http2)
     events = client.follow(filters, since=since, start=start, last_event_id=last_event_id, control=True)
     try:
         asyncio.run(_print(client, events, show, continuity, limit))

@@ -7,6 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, overload
+from urllib.parse import quote
 
 import httpx
 import orjson
@@ -15,7 +16,7 @@ from httpx_sse import EventSource, aconnect_sse
 from feed.client.backoff import Backoff
 from feed.client.errors import Unavailable, UnexpectedAnswer, error_of, unreachable
 from feed.client.event import StreamEvent, read_event
-from feed.client.query import Filters, event_id, query, service_url
+from feed.client.query import Filters, authorization, event_id, query, service_url
 
 # Seconds.
 _CONNECT = 10.0
@@ -48,7 +49,8 @@ class JobsPage:
 class FeedClient:
     """A connection to one feed, at `url`; an async context manager.
 
-    `http2`: speak HTTP/2 (with prior knowledge on http://, by ALPN on https://). `watchdog`: seconds of
+    `key`: an API key or a token, sent with every request; a redirect takes it to the same host only. `http2`:
+    speak HTTP/2 (with prior knowledge on http://, by ALPN on https://). `watchdog`: seconds of
     silence after which a stream is taken for dead; servers send a heartbeat after 15. `timeout`: seconds that
     any other request may stay silent. `verify`: an `ssl.SSLContext` for servers with certificates of their
     own. `sleep` is for tests.
@@ -58,6 +60,7 @@ class FeedClient:
         self,
         url: str = "http://127.0.0.1:8000",
         *,
+        key: str | None = None,
         http2: bool = False,
         headers: Mapping[str, str] | None = None,
         watchdog: float = 45.0,
@@ -69,7 +72,7 @@ class FeedClient:
         self.url = service_url(url)
         self._http1 = not (http2 and self.url.scheme == "http")
         self._http2 = http2
-        self._headers = dict(headers or {})
+        self._headers = {**(headers or {}), **({} if key is None else authorization(key))}
         self._watchdog = watchdog
         self._backoff = backoff or Backoff()
         self._sleep = sleep
@@ -184,6 +187,24 @@ class FeedClient:
             return Written(counts["created"], counts["updated"], counts["unchanged"])
         except KeyError as error:
             raise UnexpectedAnswer(f"{self.url}: the answer to a batch lacks {error}") from error
+
+    async def subscribers(self, *, sort: str = "lag", limit: int = 100) -> dict[str, Any]:
+        """Return who follows the feed, over all of its processes: sums, and up to `limit` (1 to 1000) streams.
+
+        `sort`: lag, age, bytes or events; the most comes first. Needs a key of the scope admin.
+
+        Raises `Refused`, `Unavailable` or `UnexpectedAnswer`.
+        """
+        params = query(None, sort=sort, limit=limit)
+        return await self._ask(self._http.build_request("GET", "v1/subscribers", params=params), redirects=True)
+
+    async def kick(self, stream_id: str) -> bool:
+        """End a stream, wherever it is: True at once, False within seconds. Needs a key of the scope admin.
+
+        Raises `Refused` (404: there is none of this id), `Unavailable` or `UnexpectedAnswer`.
+        """
+        request = self._http.build_request("DELETE", f"v1/subscribers/{quote(stream_id, safe='')}")
+        return bool((await self._ask(request)).get("ended"))
 
     def _write(self, body: bytes, content_type: str) -> httpx.Request:
         return self._http.build_request("POST", "v1/jobs", content=body, headers={"Content-Type": content_type})

@@ -38,3 +38,10 @@ def event_id(text: str) -> str:
     if not (text.isascii() and text.isprintable()):
         raise Unusable(f"{text!r} cannot be an event id")
     return text
+
+
+def authorization(key: str) -> dict[str, str]:
+    """Return the header that carries a key or a token (`Unusable`, without naming it, where it can be neither)."""
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise Unusable("the key is none: it has no blanks and only ASCII characters")
+    return {"Authorization": f"Bearer {key}"}

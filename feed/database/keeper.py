@@ -42,6 +42,7 @@ class Keeper:
         self._settings = settings
         self._dsn = dsn
         self._sequencer = sequencer
+        self.reconnects = -1  # connections after the first
 
     async def run(self) -> None:
         """Keep house for ever while leading."""
@@ -50,6 +51,7 @@ class Keeper:
             await self._sequencer.leading.wait()
             try:
                 async with owned(self._settings, self._dsn, "keeper", idle_session_timeout="0") as connection:
+                    self.reconnects += 1
                     with translated():
                         await self._keep(connection, backoff)
             except (DatabaseUnavailable, DatabaseRefused) as error:

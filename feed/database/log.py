@@ -1,6 +1,7 @@
 """The log as replay reads it: pages of events, its state, its epochs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -19,11 +20,17 @@ SELECT l.position, l.kind, l.reason, l.job, l.was FROM log l
 """
 
 
-# What follows a position, with the state that the same snapshot saw: one round trip for the tailer.
+# What follows a position, with the state that the same snapshot saw: one round trip for the tailer. The first event, and
+# a canary, come with their ages in seconds, since they were sequenced and since their rows were written: by the database's
+# clock at both ends, so that clocks need not agree.
 TAIL = """
-SELECT s.epoch, s.head, s.floor, l.position, l.kind, l.reason, l.job, l.was
+SELECT s.epoch, s.head, s.floor, l.position, l.kind, l.reason, l.job, l.was, l.age, l.row_age
   FROM state s LEFT JOIN LATERAL (
-    SELECT n.position, n.kind, n.reason, n.job, n.was FROM log n
+    SELECT n.position, n.kind, n.reason, n.job, n.was,
+           CASE WHEN n.position = $1 + 1 THEN extract(epoch FROM clock_timestamp() - n.at)::float8 END AS age,
+           CASE WHEN n.position = $1 + 1 OR n.kind = 'canary'
+             THEN extract(epoch FROM clock_timestamp() - n.captured_at)::float8 END AS row_age
+      FROM log n
      WHERE n.position > greatest($1, s.floor) ORDER BY n.position LIMIT $2) l
     ON true
  ORDER BY l.position
@@ -47,7 +54,7 @@ _READ: dict[str, Callable[[str], Any]] = {
 
 
 def events_of(rows: Iterable[Any]) -> list[Event]:
-    """Decode rows of READ or TAIL. A row written by an older version may lack the newest fields: they read as None."""
+    """Decode rows of READ. A row written by an older version may lack the newest fields: they read as None."""
     return [
         Event(
             position=position,
@@ -58,6 +65,15 @@ def events_of(rows: Iterable[Any]) -> list[Event]:
         )
         for position, kind, reason, job, was in rows
     ]
+
+
+def tail_of(rows: Sequence[Any], now: float) -> list[Event]:
+    """Decode rows of TAIL that came `now`, in monotonic time."""
+    events = events_of(row[3:8] for row in rows)
+    for place, row in enumerate(rows):
+        if row["row_age"] is not None and events[place].kind is Kind.CANARY:
+            events[place] = replace(events[place], captured=now - row["row_age"])
+    return events
 
 
 def _named(names: tuple[str, ...], texts: list[str | None]) -> dict[str, Any]:

@@ -9,9 +9,16 @@ import structlog
 
 from feed.database.connect import Backoff, owned, translated
 from feed.errors import DatabaseRefused, DatabaseUnavailable
+from feed.metrics.metrics import Metrics
 from feed.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+
+_MOVE = """
+SELECT head, moved, more, xmax::text::bigint AS xmax, extract(epoch FROM clock_timestamp() - oldest)::float8 AS age
+  FROM advance($1)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +38,13 @@ class Sequencer:
     is in progress in the arming snapshot; until the last of those is gone the sequencer keeps polling.
     """
 
-    def __init__(self, settings: Settings, dsn: str) -> None:
+    def __init__(self, settings: Settings, dsn: str, metrics: Metrics | None = None) -> None:
         self._settings = settings
         self._dsn = dsn
+        self._metrics = metrics
         self._bell = asyncio.Event()
         self.leading = asyncio.Event()
+        self.reconnects = -1  # connections after the first
         self._move: Any = None  # the prepared statement of a term
 
     async def run(self) -> None:
@@ -49,6 +58,7 @@ class Sequencer:
                     idle_session_timeout=f"{round(self._settings.sequencer_lease * 1000)}",
                     synchronous_commit="on", default_transaction_isolation="read committed",
                 ) as connection:  # fmt: skip
+                    self.reconnects += 1
                     with translated():
                         await self._elected(connection)
                         backoff.reset()
@@ -78,9 +88,7 @@ class Sequencer:
         loop = asyncio.get_running_loop()
         await self._ask(connection.add_listener(f"{settings.db_schema}_wake", self._ring))
         connection.add_termination_listener(self._ring)  # do not wait for the poll to find that out
-        self._move = await self._ask(
-            connection.prepare("SELECT head, moved, more, xmax::text::bigint AS xmax FROM advance($1)")
-        )
+        self._move = await self._ask(connection.prepare(_MOVE))
         self.leading.set()
         log.info("sequencing")
         await self._arm(connection, 0)
@@ -142,6 +150,8 @@ class Sequencer:
             )
             log.error("the log had run out of partitions", made=made)
             return Advance(0, 1, True, 0)
+        if self._metrics is not None and row["age"] is not None:
+            self._metrics.capture_to_log.observe(max(0.0, row["age"]))
         return Advance(row["head"], row["moved"], row["more"], row["xmax"])
 
     async def _arm(self, connection: Any, flag: int) -> None:

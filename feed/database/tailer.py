@@ -1,14 +1,17 @@
 """The tailer: follows the log of one Postgres and feeds the hub. One per process, on one connection of its own."""
 
 import asyncio
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 
 from feed.database.connect import Backoff, owned, translated
-from feed.database.log import TAIL, events_of
+from feed.database.log import TAIL, tail_of
 from feed.errors import DatabaseRefused, DatabaseUnavailable
 from feed.fanout.hub import Hub
+from feed.metrics.metrics import Metrics
 from feed.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -17,14 +20,20 @@ log = structlog.get_logger(__name__)
 class Tailer:
     """NOTIFY is a doorbell: it only sets an event. What is new is read from the log, and a poll stands behind the bell."""
 
-    def __init__(self, settings: Settings, dsn: str, hub: Hub) -> None:
+    def __init__(
+        self, settings: Settings, dsn: str, hub: Hub, metrics: Metrics | None = None,
+        channels: Mapping[str, Callable[[str], None]] | None = None,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._dsn = dsn
         self._hub = hub
+        self._metrics = metrics
+        self._channels = channels or {}  # others that this connection listens to, and who is told what is said there
         self._bell = asyncio.Event()
         self.connected = False
         self.fault: str | None = "not connected yet"  # why it is not following, in words
         self.seen_at: float | None = None  # loop time of the last good read
+        self.reconnects = -1  # times that it followed anew, from the second on
 
     async def run(self) -> None:
         """Follow for ever; every failure ends the connection, never the hub's subscribers."""
@@ -46,8 +55,11 @@ class Tailer:
 
     async def _follow(self, connection: Any, backoff: Backoff) -> None:
         settings, hub = self._settings, self._hub
+        clock = time.monotonic  # the loop's own stands still in a turn, under uvloop
         async with asyncio.timeout(settings.tail_timeout):
             await connection.add_listener(settings.db_schema, self._ring)
+            for channel in self._channels:
+                await connection.add_listener(channel, self._pass_on)
         connection.add_termination_listener(self._ring)  # do not wait for the poll to find that out
         async with asyncio.timeout(settings.tail_timeout):
             tail = await connection.prepare(TAIL)
@@ -56,6 +68,7 @@ class Tailer:
             # Clear before reading: a bell that rings during the read is heard.
             self._bell.clear()
             rows = await tail.fetch(position, settings.tail_page, timeout=settings.tail_timeout)
+            read_at = clock()
             epoch, head, floor, first, *_ = rows[0]
             if epoch != hub.epoch or head < position:
                 position = await self._turn(connection, position)
@@ -66,16 +79,20 @@ class Tailer:
                     log.warning("events were pruned before they were read", after=position, floor=floor)
                     hub.begin(epoch, head)
                 else:
-                    events = events_of(row[3:] for row in rows)
+                    events = tail_of(rows, read_at)
                     for begin in range(0, len(events), settings.publish_events):
+                        began = clock()
                         hub.publish(events[begin : begin + settings.publish_events])
                         await asyncio.sleep(0)  # readers stay live during a flood
+                        if hub.ready:  # else it is the past that is read
+                            self._time(rows[0] if begin == 0 else None, read_at, began, clock())
                 position = hub.head
                 if position < head:
                     continue
             hub.ready = True
             if not self.connected:
                 self.connected, self.fault = True, None
+                self.reconnects += 1
                 log.info("following the log", epoch=hub.epoch, position=position)
                 backoff.reset()
             self.seen_at = asyncio.get_running_loop().time()
@@ -86,6 +103,20 @@ class Tailer:
                     await self._bell.wait()
             except TimeoutError:
                 pass
+
+    def _time(self, first: Any, read_at: float, began: float, ended: float) -> None:
+        """What a batch took, in monotonic time; `first` is the row of a page that its first batch began with.
+
+        The turn of the event loop that followed counts as well: what was pushed over HTTP/2 leaves in it.
+        """
+        metrics = self._metrics
+        if metrics is None:
+            return
+        metrics.hub_to_socket.observe(ended - began)
+        if first is not None and first["age"] is not None:
+            metrics.log_to_hub.observe(max(0.0, first["age"] + began - read_at))
+        if first is not None and first["row_age"] is not None:
+            metrics.delivery.observe(max(0.0, first["row_age"] + ended - read_at))
 
     async def _begin(self, connection: Any) -> int:
         """The position to go on from. A hub that starts is given the newest events, for those who come back."""
@@ -113,6 +144,9 @@ class Tailer:
             return position
         hub.begin(state["epoch"], state["head"])
         return int(state["head"])
+
+    def _pass_on(self, _: object, __: int, channel: str, said: object) -> None:
+        self._channels[channel](str(said))
 
     def _ring(self, *_: object) -> None:
         self._bell.set()

@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from feed.fanout.stream import Farewell
+from feed.fanout.stream import Ended, Farewell
 from feed.fanout.streams import Streams
 from feed.settings import Settings
 
@@ -44,5 +44,5 @@ class Drain:
         except TimeoutError:
             log.warning("drain cut connections", streams=len(self._streams))
             for stream in self._streams:
-                stream.cut()
+                stream.cut(Ended.DEADLINE)
         log.info("drain ended", seconds=round(loop.time() - begin, 3))

@@ -14,7 +14,7 @@ class Encoded:
         self.epoch = epoch
         self.event = event
         self.position = event.position
-        self.frame = event_frame(epoch, event, event.kind)
+        self.frame = b"" if event.kind is Kind.CANARY else event_frame(epoch, event, event.kind)
         self._now = Terms(event.job)
         self._before = self._now if event.was is None else Terms(event.was)
         self._left: bytes | None = None
@@ -26,6 +26,8 @@ class Encoded:
 
     def frame_for(self, wanted: Filter) -> bytes | None:
         """The frame that subscribers with this filter get; None where they get none."""
+        if not self.frame:
+            return None
         kind = wanted.kind_of(self.event, self._now, self._before)
         if kind is None:
             return None

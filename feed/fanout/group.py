@@ -3,17 +3,18 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from feed.fanout.encoded import Encoded
-from feed.fanout.subscriber import Subscriber
+from feed.fanout.subscriber import Account, Subscriber
 from feed.filter import Filter, Terms
 
 
 class Group:
     """The live subscribers of one filter."""
 
-    __slots__ = ("filter", "members")
+    __slots__ = ("account", "filter", "members")
 
     def __init__(self, wanted: Filter) -> None:
         self.filter = wanted
+        self.account = Account()  # what each member was handed that has been here from the beginning
         self.members: set[Subscriber] = set()
 
     def select(self, batch: Iterable[Encoded]) -> tuple[list[bytes], list[int]]:
@@ -44,6 +45,7 @@ class Groups:
             for bucket in self._buckets(group):
                 bucket.add(group)
         group.members.add(member)
+        member.share(group.account)
         return group
 
     def leave(self, wanted: Filter, member: Subscriber) -> None:
@@ -52,6 +54,7 @@ class Groups:
         if group is None:
             return
         group.members.discard(member)
+        member.part()
         if not group.members:
             del self._by_filter[wanted]
             for bucket in self._buckets(group):

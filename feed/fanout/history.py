@@ -66,6 +66,8 @@ class History:
         self._cache_bytes = cache_bytes
         self._cached: OrderedDict[int, Page] = OrderedDict()
         self._bytes = 0
+        self.hits = 0  # pages that were there, or on their way for somebody else
+        self.reads = 0  # pages that were read for the one who asked
         self._course = 0
         self._loading: dict[int, asyncio.Future[Page]] = {}
         self._reads = asyncio.Semaphore(reads)
@@ -84,6 +86,11 @@ class History:
             task.cancel()
         await self._tasks.__aexit__(kind, error, trace)
 
+    @property
+    def cached_bytes(self) -> int:
+        """What the pages in memory take, counted as frames."""
+        return self._bytes
+
     def page(self, position: int, epoch: int, head: int, course: int) -> "asyncio.Future[Page]":
         """The page that holds the event after `position`, as a future that all who want it share.
 
@@ -97,9 +104,13 @@ class History:
         upto = min((number + 1) * self._page_size, head)
         cached = self._cached.get(number)
         if cached is None or cached.upto <= position:  # one that the head has left behind is good as far as it goes
-            if number not in self._loading:
+            if number in self._loading:
+                self.hits += 1
+            else:
+                self.reads += 1
                 self._begin(number, upto, epoch)
             return self._loading[number]
+        self.hits += 1
         self._cached.move_to_end(number)
         ready: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
         ready.set_result(cached)

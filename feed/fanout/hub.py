@@ -4,11 +4,13 @@ import asyncio
 import itertools
 import random
 import secrets
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from feed.event import Event
+from feed.event import Event, Kind
+from feed.fanout.canary import Canary
 from feed.fanout.encoded import Encoded
 from feed.fanout.group import Groups
 from feed.fanout.joined import Joined
@@ -17,6 +19,7 @@ from feed.fanout.subscriber import PIECE, Queued, Subscriber
 from feed.filter import Filter
 from feed.frame import heartbeat
 from feed.settings import Settings
+from feed.traces import NO_TRACES, Traces
 from feed.wire.chunk import Chunk
 from feed.wire.turns import Turns
 
@@ -29,15 +32,22 @@ class Counters:
     """What the hub has done since it started."""
 
     published: int = 0
-    deliveries: int = 0
+    deliveries: int = 0  # events handed to live subscribers
+    bytes: int = 0  # the same, with heartbeats
     overruns: int = 0
+    pulled: int = 0  # events that streams read from the ring or the log
+    pulled_bytes: int = 0  # of these, and of all else that a stream says by itself
+    replays_ring: int = 0
+    replays_log: int = 0
 
 
 class Hub:
     """One per process. Everything here happens within one tick of the event loop; nothing awaits a subscriber."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, canary: Canary | None = None, traces: Traces = NO_TRACES) -> None:
         self.settings = settings
+        self.traces = traces
+        self._canary = canary
         self.process = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self.ring = Ring(settings.ring_events, settings.ring_bytes)
@@ -81,7 +91,8 @@ class Hub:
         self.ring.extend(batch)
         self.head = batch[-1].position
         self.behind = max(0, self.behind - len(batch))
-        self.counters.published += len(batch)
+        if self.ready:  # what fills the ring of a hub that starts is no news
+            self.counters.published += len(batch)
         now = asyncio.get_running_loop().time()
         for group, concerned in self.groups.candidates(batch).items():
             frames, reached = group.select(concerned)
@@ -91,13 +102,36 @@ class Hub:
             if len(chunks) == 1:
                 chunk, upto = chunks[0]
                 refused = [member for member in group.members if not member.offer(chunk, upto, now)]
+                size = chunk.size
             else:
                 refused = [member for member in group.members if not _offer(member, chunks, now)]
-            self.counters.deliveries += len(frames) * (len(group.members) - len(refused))
+                size = sum(chunk.size for chunk, _ in chunks)
+            given = len(group.members) - len(refused)
+            self.counters.deliveries += len(frames) * given
+            self.counters.bytes += size * given
             for member in refused:
                 self.counters.overruns += 1
+                if len(chunks) > 1:
+                    self._charge(member, chunks, reached)
                 self.leave(group.filter, member)
+            group.account.add(len(frames), size)  # after they have left: it is nothing of theirs
+        if self._canary is not None:
+            self._show(batch)
         self._wake_waiting()
+
+    def _charge(self, member: Subscriber, chunks: Sequence[tuple[Chunk, int]], reached: Sequence[int]) -> None:
+        """Count what a member took of a batch before it refused the rest."""
+        events = bisect_right(reached, member.position)
+        size = sum(chunk.size for chunk, upto in chunks if upto <= member.position)
+        member.charge(events, size)
+        self.counters.deliveries += events
+        self.counters.bytes += size
+
+    def _show(self, batch: Sequence[Encoded]) -> None:
+        """Hand a canary to whoever times them, behind all subscribers."""
+        for one in batch:
+            if one.event.kind is Kind.CANARY and self._canary is not None:
+                self._canary.arrive(one.event)
 
     def join(self, wanted: Filter, member: Subscriber, position: int) -> None:
         """Make a subscriber live. Call it in the tick in which `position` was seen to be the head."""
@@ -121,7 +155,10 @@ class Hub:
             for member in list(group.members):
                 if member.told_at > silent:
                     continue
-                if not member.offer(chunk, self.head, now):
+                if member.offer(chunk, self.head, now):
+                    member.charge(0, chunk.size)
+                    self.counters.bytes += chunk.size
+                else:
                     self.leave(group.filter, member)
 
     async def run_heartbeat(self) -> None:

@@ -1,6 +1,7 @@
 """A stream: opening → replay → live → goodbye. The one owner of the way from the log to the live set."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +12,7 @@ from feed.errors import DatabaseRefused, DatabaseUnavailable
 from feed.fanout.encoded import Encoded
 from feed.fanout.history import History, Page, Pruned
 from feed.fanout.hub import Hub
-from feed.fanout.joined import BLOCK
+from feed.fanout.joined import BLOCK, Stretch
 from feed.fanout.subscriber import PIECE, Pushed, Queued, Subscriber
 from feed.filter import Filter
 from feed.query import Start
@@ -20,6 +21,10 @@ from feed.wire.wire import Wire
 
 _SMALL = 8 * 1024
 """Bytes: a block of replay below this is sent together with the next one."""
+
+
+Piece = bytes
+"""Some of a stream's body; in `Stream` itself `bytes` is a number."""
 
 
 class Farewell(StrEnum):
@@ -34,6 +39,15 @@ class Farewell(StrEnum):
     REVOKED = "revoked"
     KICKED = "kicked"
     GONE = "gone"  # the client left: nobody is told
+
+
+class Ended(StrEnum):
+    """How a stream ended where nobody said goodbye."""
+
+    CLIENT = "client"  # it left
+    STALLED = "stalled"  # it took nothing for too long
+    DEADLINE = "deadline"  # of the drain
+    ERROR = "error"  # a fault of ours
 
 
 class Lost(StrEnum):
@@ -53,6 +67,17 @@ class Place:
     lost: Lost | None = None
 
 
+@dataclass(slots=True)
+class Replay:
+    """One way from a position to the head, and where it led past."""
+
+    after: int
+    replayed: int  # events of the stream before
+    began: int  # Unix time, nanoseconds
+    ring: bool = False
+    log: bool = False
+
+
 class Stream:
     """One subscriber's connection. `chunks()` is its body; `end()` and `cut()` are for whoever must stop it.
 
@@ -62,16 +87,19 @@ class Stream:
 
     def __init__(
         self, hub: Hub, history: History, wanted: Filter, start: Start, snapshot: str, cut: Callable[[], None],
-        wire: Wire | None = None, caller: Caller | None = None,
+        wire: Wire | None = None, caller: Caller | None = None, filters: str = "",
     ) -> None:  # fmt: skip
         self.id = hub.next_id()
         self.caller = caller or Caller()
+        self.filters = filters  # as its client wrote them: a query string
+        self.opened_at = time.time()
         self.due: float | None = None  # loop time at which it has been open for long enough
         self._hub = hub
         self._history = history
         self._filter = wanted
         self._start = start
         self._snapshot = snapshot
+        self._wire = wire
         self._wake = asyncio.Event()
         self._member: Subscriber = (
             Queued(self._wake, hub.settings.subscriber_buffer, hub.rouse)
@@ -80,11 +108,62 @@ class Stream:
         )
         self._course = hub.course
         self._farewell: Farewell | None = None
+        self._said: Farewell | None = None
+        self._cut: Ended | None = None
         self._replayed = 0
+        self._pulled = 0  # bytes that the stream found for itself; what the hub gave is the member's account
         self._silent = 0.0  # seconds waited since the last heartbeat
-        self.cut = cut  # drop the connection under the stream at once
-        self.position = 0
+        self._drop = cut
+        self.position = hub.head
         self.sending_since: float | None = None  # loop time; None while nothing waits for the client
+
+    @property
+    def events(self) -> int:
+        """Events handed over so far."""
+        return self._member.events + self._replayed
+
+    @property
+    def bytes(self) -> int:
+        """Bytes handed over so far, of all frames."""
+        return self._member.size + self._pulled
+
+    @property
+    def replayed(self) -> int:
+        """Events of these that were read from the ring or the log."""
+        return self._replayed
+
+    @property
+    def live(self) -> bool:
+        """Whether the hub hands it what comes."""
+        return self._member.live
+
+    @property
+    def pushed(self) -> bool:
+        """Whether what comes goes straight to its socket; else it is fetched, at its own pace."""
+        return self._wire is not None and self._member.live
+
+    @property
+    def lag(self) -> int:
+        """Positions between it and the head that it has yet to be told of."""
+        return 0 if self._member.live else max(0, self._hub.head - self.position)
+
+    @property
+    def filter_text(self) -> str:
+        """What it asked for, as a query string."""
+        return self.filters
+
+    @property
+    def ended(self) -> Farewell | Ended:
+        """Why it ended, once it has."""
+        if self._cut is None and self._wire is not None and self._wire.stalled:
+            return Ended.STALLED
+        return self._cut or self._said or Ended.CLIENT
+
+    def cut(self, reason: Ended = Ended.STALLED) -> None:
+        """Drop the connection under the stream at once."""
+        if self._cut is None:
+            self._cut = reason
+        self._drop()
 
     def end(self, reason: Farewell) -> None:
         """Say goodbye as soon as what was given has been sent."""
@@ -97,7 +176,7 @@ class Stream:
         self._farewell = Farewell.GONE
         self._wake.set()
 
-    async def frames(self) -> AsyncIterator[bytes]:
+    async def frames(self) -> AsyncIterator[Piece]:
         """The bytes of the stream, in pieces; ends after a goodbye."""
         async for chunk in self.chunks():
             yield chunk.body
@@ -117,16 +196,16 @@ class Stream:
                 self.position = place.position
                 opening = frame.opening(hub.epoch, self.position, hub.retry_ms())
                 synced = place.lost is None and self.position == hub.head and self._course == hub.course
-                yield Chunk(opening + frame.synced(self.position, 0) if synced else opening)
+                yield self._pull(Chunk(opening + frame.synced(self.position, 0) if synced else opening))
                 if place.lost is not None:
-                    yield self._reset(place.lost)
+                    yield self._pull(self._reset(place.lost))
                 while self._farewell is None:
                     async for chunk in self._catch_up():
-                        for piece in chunk.slices(PIECE):
+                        for piece in self._pull(chunk).slices(PIECE):
                             yield piece
                     if self._farewell is None and not synced:
                         synced = True
-                        yield Chunk(frame.synced(self.position, self._replayed))
+                        yield self._pull(Chunk(frame.synced(self.position, self._replayed)))
                     if not self._join():
                         continue
                     # Send what the hub gives, until we fall behind, the log takes another course, or it is time to go.
@@ -142,13 +221,19 @@ class Stream:
                             await self._wake.wait()
                     if self._farewell is None and self._course == hub.course and self.position == hub.head:
                         # A heartbeat is what was not taken: it goes the slow way, which is watched for stalls.
-                        yield Chunk(frame.heartbeat(hub.epoch, self.position))
+                        yield self._pull(Chunk(frame.heartbeat(hub.epoch, self.position)))
             if self._farewell is not Farewell.GONE:
-                reason = self._farewell or Farewell.DRAIN
-                yield Chunk(frame.goodbye(reason, hub.retry_ms(reason is not Farewell.DRAIN)))
+                reason = self._said = self._farewell or Farewell.DRAIN
+                yield self._pull(Chunk(frame.goodbye(reason, hub.retry_ms(reason is not Farewell.DRAIN))))
         finally:
             hub.leave(self._filter, self._member)
             hub.forget(self._wake)
+
+    def _pull(self, chunk: Chunk) -> Chunk:
+        """Count what the stream found for itself."""
+        self._pulled += chunk.size
+        self._hub.counters.pulled_bytes += chunk.size
+        return chunk
 
     async def _place(self) -> Place:
         hub, start = self._hub, self._start
@@ -185,23 +270,42 @@ class Stream:
     async def _catch_up(self) -> AsyncIterator[Chunk]:
         """Replay until the head is met; on return (without an await in between) the stream may join the live set."""
         hub = self._hub
-        while self._farewell is None:
-            if self._course != hub.course:
-                yield self._reset(Lost.EPOCH)
-            if self.position == hub.head:
-                return
-            if self.position > hub.head:  # judged good by the database: this process lags
-                hub.await_change(self._wake)
-                async for piece in self._pause():
-                    yield piece
-            elif hub.ring.covers(self.position):
-                await hub.replays.next()
-                if self._course == hub.course and hub.ring.covers(self.position):
-                    for piece in self._pieces(hub.ring.after(self.position, BLOCK - self.position % BLOCK)):
+        replay = Replay(self.position, self._replayed, time.time_ns())
+        try:
+            while self._farewell is None:
+                if self._course != hub.course:
+                    yield self._reset(Lost.EPOCH)
+                if self.position == hub.head:
+                    return
+                if self.position > hub.head:  # judged good by the database: this process lags
+                    hub.await_change(self._wake)
+                    async for piece in self._pause():
                         yield piece
-            else:
-                async for piece in self._from_log():
-                    yield piece
+                elif hub.ring.covers(self.position):
+                    await hub.replays.next()
+                    if self._course == hub.course and hub.ring.covers(self.position):
+                        replay.ring = True
+                        for piece in self._pieces(hub.ring.after(self.position, BLOCK - self.position % BLOCK)):
+                            yield piece
+                else:
+                    replay.log = True
+                    async for piece in self._from_log():
+                        yield piece
+        finally:
+            self._note(replay)
+
+    def _note(self, replay: Replay) -> None:
+        """Count a replay that has ended; its span, too."""
+        if not (replay.ring or replay.log):
+            return
+        hub = self._hub
+        hub.counters.replays_ring += replay.ring
+        hub.counters.replays_log += replay.log
+        attributes = {
+            "from": replay.after, "to": self.position, "events": self._replayed - replay.replayed,
+            "source": "log" if replay.log else "ring",
+        }  # fmt: skip
+        hub.traces.record("feed.replay", replay.began, time.time_ns(), attributes)
 
     async def _from_log(self) -> AsyncIterator[Chunk]:
         """Replay one page of the log; heartbeats while it is not to be had."""
@@ -244,16 +348,19 @@ class Stream:
                     small = []
                     if self._course != self._hub.course:
                         return
-                self.position = stretch.upto
-                self._replayed += stretch.count
+                self._move(stretch)
                 yield stretch.chunk
             else:
-                self.position = stretch.upto
-                self._replayed += stretch.count
+                self._move(stretch)
                 if stretch.count:
                     small.append(stretch.chunk.body)
         if small:
             yield Chunk(b"".join(small))
+
+    def _move(self, stretch: Stretch) -> None:
+        self.position = stretch.upto
+        self._replayed += stretch.count
+        self._hub.counters.pulled += stretch.count
 
     async def _pause(self, longest: float | None = None) -> AsyncIterator[Chunk]:
         """Wait to be woken, or for `longest` seconds; in silence, a heartbeat at the stream's own position."""

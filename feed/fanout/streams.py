@@ -7,9 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import structlog
+
 from feed.fanout.hub import Hub
-from feed.fanout.stream import Farewell, Stream
+from feed.fanout.stream import Ended, Farewell, Stream
 from feed.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 
 class Streams:
@@ -21,6 +25,8 @@ class Streams:
         self._streams: dict[str, Stream] = {}
         self._of_address: Counter[str] = Counter()
         self._of_grant: Counter[str] = Counter()
+        self.opened: Counter[str] = Counter()  # ever, by protocol
+        self.ended: Counter[str] = Counter()  # ever, by reason
         self.draining = False
         self.empty = asyncio.Event()
         self.empty.set()
@@ -37,19 +43,40 @@ class Streams:
         refused = self._refusal(stream)
         if refused is not None:
             stream.end(refused)
+        stream.due = due_after(self._settings.max_age, asyncio.get_running_loop().time())
         caller = stream.caller
         self._streams[stream.id] = stream
-        self._of_address[caller.address] += 1
+        self._of_address[caller.bucket] += 1
         self._of_grant[caller.grant.name] += 1
+        self.opened[family(caller.protocol)] += 1
         self.empty.clear()
+        failed: Ended | None = None
         try:
             yield
+        except OSError:
+            failed = Ended.CLIENT
+            raise
+        except Exception:
+            failed = Ended.ERROR
+            raise
         finally:
             del self._streams[stream.id]
-            _decrease(self._of_address, caller.address)
+            _decrease(self._of_address, caller.bucket)
             _decrease(self._of_grant, caller.grant.name)
             if not self._streams:
                 self.empty.set()
+            self._note(stream, failed or stream.ended)
+
+    def _note(self, stream: Stream, reason: Farewell | Ended) -> None:
+        """Count an end, and say in one line what the stream was."""
+        self.ended[reason.value] += 1
+        if self._settings.log_streams:
+            caller = stream.caller
+            log.info(
+                "stream ended", id=stream.id, key=caller.grant.name, address=caller.address, protocol=caller.protocol,
+                filter=stream.filter_text, seconds=round(time.time() - stream.opened_at, 3), events=stream.events,
+                bytes=stream.bytes, replayed=stream.replayed, reason=reason.value,
+            )  # fmt: skip
 
     def _refusal(self, stream: Stream) -> Farewell | None:
         settings, caller = self._settings, stream.caller
@@ -58,7 +85,7 @@ class Streams:
             return Farewell.DRAIN
         if (
             len(self) >= settings.max_streams
-            or (caller.limited and self._of_address[caller.address] >= settings.streams_per_address)
+            or (caller.bucket and self._of_address[caller.bucket] >= settings.streams_per_address)
             or (most is not None and self._of_grant[caller.grant.name] >= most)
         ):
             return Farewell.FULL
@@ -88,6 +115,11 @@ class Streams:
                     stream.end(Farewell.EXPIRED)
                 elif stream.due is not None and stream.due <= now:
                     stream.end(Farewell.MAX_AGE)
+
+
+def family(protocol: str) -> str:
+    """A protocol as streams are counted: whatever a client calls itself, there are two."""
+    return "HTTP/2" if protocol == "HTTP/2" else "HTTP/1.1"
 
 
 def due_after(max_age: float | None, now: float) -> float | None:

@@ -11,16 +11,62 @@ PIECE = 64 * 1024
 """Bytes handed over at once: who waits for a client to take them gives up on one that stops, not on one that is slow."""
 
 
-class Subscriber(ABC):
-    """Lives in a group while it is at the head. One that does not keep up leaves, with its position, and pulls."""
+class Account:
+    """Running totals of what was handed over: events, and bytes of all frames."""
 
-    __slots__ = ("live", "position", "told_at", "wake")
+    __slots__ = ("bytes", "events")
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.bytes = 0
+
+    def add(self, events: int, size: int) -> None:
+        """So much more; less, where negative."""
+        self.events += events
+        self.bytes += size
+
+
+class Subscriber(ABC):
+    """Lives in a group while it is at the head. One that does not keep up leaves, with its position, and pulls.
+
+    What its group is handed is added up once for all members: each notes where the group's account stands when it joins, and
+    takes the difference along when it leaves.
+    """
+
+    __slots__ = ("_of_group", "_own", "live", "position", "told_at", "wake")
 
     def __init__(self, wake: asyncio.Event) -> None:
+        self._own = Account()
+        self._of_group: Account | None = None
         self.position = 0  # everything up to here has been given
         self.live = False
         self.told_at = 0.0  # loop time of the last chunk
         self.wake = wake
+
+    @property
+    def events(self) -> int:
+        """Events that it was handed while live, ever."""
+        return self._own.events + (0 if self._of_group is None else self._of_group.events)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it was handed while live, ever."""
+        return self._own.bytes + (0 if self._of_group is None else self._of_group.bytes)
+
+    def share(self, account: Account) -> None:
+        """From now on what its group is handed is handed to it."""
+        self._own.add(-account.events, -account.bytes)
+        self._of_group = account
+
+    def part(self) -> None:
+        """No longer; what it was handed so far stays its own."""
+        if self._of_group is not None:
+            self._own.add(self._of_group.events, self._of_group.bytes)
+            self._of_group = None
+
+    def charge(self, events: int, size: int) -> None:
+        """It was handed something that its group was not."""
+        self._own.add(events, size)
 
     @abstractmethod
     def offer(self, chunk: Chunk, upto: int, now: float) -> bool:

@@ -3,13 +3,17 @@
 import asyncio
 from typing import Protocol
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from feed.access.grant import Scope
+from feed.errors import DatabaseUnavailable
+from feed.fanout.canary import Canary
 from feed.fanout.hub import Hub
 from feed.fanout.streams import Streams
 from feed.frame import encode
+from feed.http.gate import Gate
 from feed.settings import Settings
 
 
@@ -28,18 +32,26 @@ class Alive(BaseModel):
 
 
 class Readiness(BaseModel):
-    """`lag` counts events known and not yet handed on; `seen_seconds` is the age of the last good look at the log."""
+    """`lag` counts events known and not yet handed on; `seen_seconds` is the age of the last good look at the log.
+
+    `reason` says why it is not ready. `canary_seconds` is what the newest canary took from its row to this process; null
+    before the first one, and where there are none. `database` says more to those who may know.
+    """
 
     ready: bool
+    reason: str | None
     draining: bool
     database: str
     streams: int
     position: int
     lag: int
     seen_seconds: float | None
+    canary_seconds: float | None
 
 
-def routes(hub: Hub, streams: Streams, source: Following, settings: Settings) -> APIRouter:
+def routes(
+    hub: Hub, streams: Streams, source: Following, canary: Canary | None, gate: Gate, settings: Settings
+) -> APIRouter:
     """The routes over one hub and its source."""
     router = APIRouter(tags=["health"])
 
@@ -49,15 +61,39 @@ def routes(hub: Hub, streams: Streams, source: Following, settings: Settings) ->
         return Alive()
 
     @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
-    async def readyz() -> Response:
+    async def readyz(request: Request) -> Response:
         """200 while events flow and new streams are welcome; 503 says why not."""
         seen = None if source.seen_at is None else asyncio.get_running_loop().time() - source.seen_at
-        fresh = seen is not None and seen < settings.tail_poll + settings.tail_timeout
-        ready = hub.ready and source.connected and fresh and not streams.draining
+        reason = _reason(seen)
+        database = "ok"
+        if source.fault is not None:
+            # It may name hosts and users.
+            database = source.fault if settings.open_reading or await _may(request) else "unavailable"
         state = Readiness(
-            ready=ready, draining=streams.draining, database=source.fault or "ok", streams=len(streams),
+            ready=reason is None, reason=reason, draining=streams.draining, database=database, streams=len(streams),
             position=hub.head, lag=hub.behind, seen_seconds=None if seen is None else round(seen, 3),
+            canary_seconds=None if canary is None or canary.seconds is None else round(canary.seconds, 4),
         )  # fmt: skip
-        return Response(encode(state.model_dump()), 200 if ready else 503, media_type="application/json")
+        return Response(encode(state.model_dump()), 200 if reason is None else 503, media_type="application/json")
+
+    async def _may(request: Request) -> bool:
+        try:
+            return await gate.may(request, Scope.ADMIN)
+        except DatabaseUnavailable:  # nobody can say who that is
+            return False
+
+    def _reason(seen: float | None) -> str | None:
+        """Why the feed does not flow, or takes nobody; None where it does."""
+        if streams.draining:
+            return "draining"
+        if not hub.ready or not source.connected or seen is None:
+            return "the log is not followed"
+        if seen >= settings.tail_poll + settings.tail_timeout:
+            return "the log was not seen for too long"
+        if canary is not None and settings.canary_interval is not None:
+            longest = settings.canary_interval + settings.canary_timeout
+            if canary.age > longest:
+                return f"the newest canary is older than {longest:g} s"
+        return None
 
     return router

@@ -135,6 +135,9 @@ async def _not_valid(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     await _read_out(request)
     status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == 400:  # FastAPI's word for a body that is not even UTF-8
+        fault = Fault("body", "is not valid JSON")
+        return problem(422, f"{fault.field}: {fault.message}", [fault])
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else None
     detail = str(error.detail) if isinstance(error, HTTPException) else "something went wrong here"
     return problem(status, detail, headers=headers)

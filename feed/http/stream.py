@@ -10,13 +10,16 @@ from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from feed.access.caller import NOBODY
+from feed.errors import DatabaseUnavailable, TooMany
 from feed.fanout.history import History
 from feed.fanout.hub import Hub
-from feed.fanout.stream import Stream
+from feed.fanout.stream import Farewell, Stream
 from feed.fanout.streams import Streams
+from feed.http.gate import Gate
 from feed.http.problems import documented
 from feed.posting import Posting
-from feed.query import StreamQuery
+from feed.query import Start, StreamQuery
 from feed.settings import Settings
 from feed.wire.connection import Connection, connection_of
 from feed.wire.wire import Disconnected, Wire
@@ -105,7 +108,8 @@ def _documented() -> dict[int | str, dict[str, Any]]:
         event("reset", shape(reason="string", snapshot="string"),
               "The cursor is of no use (malformed, ahead, epoch, pruned): read `snapshot`, go on from the head."),
         event("goodbye", shape(reason="string", retry_ms="integer"),
-              "The stream ends (drain, full, unavailable): come back after `retry_ms`, with the last id.", has_id=False),
+              "The stream ends (drain, full, rate, unavailable, max_age, expired, revoked, kicked): come back after "
+              "`retry_ms`, with the last id.", has_id=False),
     ]  # fmt: skip
     example = (
         "retry: 2731\n\nid: 217387001.41\n\n"
@@ -119,10 +123,10 @@ def _documented() -> dict[int | str, dict[str, Any]]:
                 "text/event-stream": {"schema": {"type": "string"}, "itemSchema": {"oneOf": frames}, "example": example}
             },
         },
-    } | documented(422)
+    } | documented(401, 403, 422)
 
 
-def routes(hub: Hub, history: History, streams: Streams, settings: Settings) -> APIRouter:
+def routes(hub: Hub, history: History, streams: Streams, gate: Gate, settings: Settings) -> APIRouter:
     """The stream over one hub."""
     router = APIRouter(prefix="/v1/jobs", tags=["stream"])
 
@@ -138,10 +142,25 @@ def routes(hub: Hub, history: History, streams: Streams, settings: Settings) -> 
         """
         wanted = query.canonical(settings.filter_values)
         start = query.start(last_event_id, datetime.now(UTC))
+        began = hub.head if start == Start() else 0 if start.cursor is None else start.cursor.position
+        refused: Farewell | None = None
+        try:
+            caller = await gate.admit_stream(request, query.ticket, start.cursor, began)
+            if gate.too_often(caller):
+                refused = Farewell.RATE
+        except TooMany:
+            caller, refused = NOBODY, Farewell.RATE
+        except DatabaseUnavailable:
+            caller, refused = NOBODY, Farewell.UNAVAILABLE
         filters = query.encoded()
         snapshot = f"/v1/jobs?{filters}" if filters else "/v1/jobs"
         connection = connection_of(request.scope)
-        opened = Stream(hub, history, wanted, start, snapshot, connection.cut, connection.wire)
+        opened = Stream(
+            hub, history, wanted.narrowed(caller.grant.filter), start, snapshot, connection.cut, connection.wire, caller,
+            filters,
+        )  # fmt: skip
+        if refused is not None:
+            opened.end(refused)
         return StreamResponse(opened, streams, connection, settings.send_timeout)
 
     return router

@@ -8,6 +8,7 @@ version), `cut()` does nothing and the connection is left to the server.
 import contextlib
 import socket
 import struct
+from collections import Counter
 from typing import Any
 from weakref import WeakSet
 
@@ -54,11 +55,20 @@ class Connections:
 
     def __init__(self) -> None:
         self._servers: WeakSet[Any] = WeakSet()
+        self.refused: Counter[str] = Counter()
+        """Those that were closed before they began, by reason: too_many, too_fast, no_proxy_header."""
 
     def add(self, server: Any) -> None:
         """Know of one more TCPServer (None is none); it is forgotten with the object."""
         if server is not None:
             self._servers.add(server)
+
+    def __len__(self) -> int:
+        return len(self._servers)
+
+    def forget(self, server: Any) -> None:
+        """One has ended: it is counted no longer, whoever may still refer to it."""
+        self._servers.discard(server)
 
     def cut(self) -> None:
         """Drop them all: Hypercorn waits without a bound for clients that do not take what it has for them."""
@@ -85,10 +95,15 @@ def drop(server: Any) -> None:
         sock = transport.get_extra_info("socket")
     except AttributeError:
         return  # asyncio's TLS transport once it has closed
+    reset_on_close(sock)
+    transport.abort()
+
+
+def reset_on_close(sock: Any) -> None:
+    """Let the close of a socket be a reset; None is none."""
     if sock is not None and sock.fileno() != -1:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
 
 
 def remember_connection(scope: Scope, send: Send) -> Connection:

@@ -15,6 +15,7 @@ What it replaces, and why (Hypercorn 0.18). When upstream is repaired, `send_tas
 - Streams over the limit end the connection; a client may send some before it knows the limit (hypercorn #335). Here they
   are refused one by one. A frame that is too long is refused when it is announced, not when it has come.
 - A request without `:path`, with bytes beyond ASCII, or DATA for a stream that is gone, ends in a traceback.
+- All that has come is read in one go, whatever it is. Here it has bounds (http2_frames.py).
 """
 
 import asyncio
@@ -22,7 +23,6 @@ from contextlib import suppress
 from typing import Any
 
 import h2.events
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.stream import StreamState
@@ -32,10 +32,12 @@ from hypercorn.protocol.events import Body, Data, EndBody, EndData, Event, Reque
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.utils import filter_pseudo_headers
 
+from feed.wire.bucket import Bucket
 from feed.wire.chunk import Chunk
 from feed.wire.config import WireConfig
 from feed.wire.connection import server_of
 from feed.wire.exchange import Exchange
+from feed.wire.http2_frames import Limited, limit
 from feed.wire.http2_wire import Http2Wire
 from feed.wire.turns import TOGETHER
 from feed.wire.wire import Disconnected
@@ -52,16 +54,17 @@ class Http2(H2Protocol):
     """HTTP/2 on one connection."""
 
     config: WireConfig
+    connection: Limited
     streams: dict[int, Exchange]  # type: ignore[assignment]
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self.connection.__class__ = _Lenient
+        limit(self.connection, self.config.h2_control_rate, self.config.header_bytes)
+        self._greedy = False  # whether it had sent more than a ration when it was last looked at
         self._waiting: dict[int, asyncio.Future[None]] = {}  # for a window, by stream
         self.corked: list[bytes] = []  # pushed in this turn of the event loop; the transport does not have it yet
         self._corked_size = 0
-        self._resets = float(self.config.h2_resets)  # that the client has left
-        self._resets_at = 0.0
+        self._resets = Bucket(self.config.h2_resets, self.config.h2_reset_rate)
         self._unended: dict[int, int] = {}  # bytes behind the answer, of streams whose request has no end yet
 
     async def initiate(self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None) -> None:
@@ -107,10 +110,21 @@ class Http2(H2Protocol):
             await super().handle(event)
             return
         try:
-            await self._handle_events(self.connection.receive_data(event.data))
-            self._look_ahead()
+            await self._take(event.data)
         except ProtocolError:
             await self._give_up()
+
+    async def _take(self, data: bytes) -> None:
+        """Read frames, a ration at a time; who sends more than one waits for those who do not."""
+        while not self.closed:
+            if self._greedy:
+                await self.config.frames.next()
+            events, self._greedy = self.connection.receive_some(data)
+            await self._handle_events(events)
+            if not self._greedy:
+                self._look_ahead()
+                return
+            data = b""
 
     def _look_ahead(self) -> None:
         """Refuse a frame that is announced too long now, and not when it has come."""
@@ -226,11 +240,7 @@ class Http2(H2Protocol):
 
     def _count_reset(self) -> None:
         """Count one more against a bucket that fills with time; raises ProtocolError where it is empty."""
-        now = asyncio.get_running_loop().time()
-        filled = self._resets + (now - self._resets_at) * self.config.h2_reset_rate
-        self._resets = min(float(self.config.h2_resets), filled) - 1
-        self._resets_at = now
-        if self._resets < 0:
+        if not self._resets.take():
             self.connection.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
             raise ProtocolError
 
@@ -264,17 +274,18 @@ class Http2(H2Protocol):
             await self._flush()
         elif state is StreamState.HALF_CLOSED_LOCAL:
             self._unended[stream_id] = 0
+            asyncio.get_running_loop().call_later(self.config.send_timeout, self._end_unended, stream_id)
+
+    def _end_unended(self, stream_id: int) -> None:
+        """An upload that nobody reads has taken long enough: without it the connection may be idle, and end."""
+        if vars(self).get("closed", True) or self._unended.pop(stream_id, None) is None:
+            return
+        with suppress(ProtocolError):
+            self.connection.reset_stream(stream_id, ErrorCodes.NO_ERROR)
+            self.cork(self.connection.data_to_send())
+        if self.idle and not self._unended:
+            self.task_group.spawn(self.send, Updated(idle=True))
 
     def _open(self, stream_id: int) -> bool:
         stream = self.connection.streams.get(stream_id)
         return stream is not None and stream.state_machine.state in {StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE}
-
-
-class _Lenient(H2Connection):
-    """Leaves the limit of streams to us: h2 ends the connection over it."""
-
-    @property
-    def open_inbound_streams(self) -> int:
-        """None, for the one check that asks."""
-        _ = super().open_inbound_streams  # forgets those that have ended
-        return 0

@@ -4,13 +4,13 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.stream import H2Stream
 
 from feed.wire.chunk import Chunk
 from feed.wire.connection import drop, server_of
+from feed.wire.http2_frames import EARNED, EARNED_BY, Limited
 from feed.wire.wire import Wire
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Http2Wire(Wire):
         super().__init__(server_of(protocol))
         self._put_all = self._server.writer.transport.writelines
         self._protocol = protocol
-        self._connection: H2Connection = protocol.connection
+        self._connection: Limited = protocol.connection
         self._stream: H2Stream = protocol.connection.streams[stream_id]
         self._stream_id = stream_id
         self._id = stream_id.to_bytes(4, "big")
@@ -51,6 +51,7 @@ class Http2Wire(Wire):
             return False
         stream.outbound_flow_control_window -= size
         connection.outbound_flow_control_window -= size
+        connection.credit += EARNED
         if size > connection.max_outbound_frame_size:
             self._put_frames(chunk)
         elif self._protocol.corked or len(self._protocol.streams) > 1:  # nothing may overtake what is kept
@@ -71,6 +72,7 @@ class Http2Wire(Wire):
             size = min(room, chunk.size - sent, _WRITE)
             self._stream.outbound_flow_control_window -= size
             self._connection.outbound_flow_control_window -= size
+            self._connection.credit += EARNED
             if size == chunk.size <= _SMALL:
                 self._protocol.cork(chunk.head + self._id + chunk.body)
             else:
@@ -84,6 +86,7 @@ class Http2Wire(Wire):
             async with asyncio.timeout(self._server.config.send_timeout):
                 await self._protocol.window(self._stream_id)
         except TimeoutError:
+            self.gave_up = True
             self.cut()
         finally:
             self._blocked = False
@@ -91,6 +94,7 @@ class Http2Wire(Wire):
     def _put_frames(self, chunk: Chunk) -> None:
         """Write it as DATA frames no larger than the client takes."""
         self._protocol.uncork()
+        self._connection.credit += chunk.size // EARNED_BY
         parts: list[bytes | memoryview] = []
         for head, piece in chunk.frames(self._connection.max_outbound_frame_size):
             parts += (head + self._id, piece)

@@ -7,13 +7,15 @@ What it replaces, and why (Hypercorn 0.18; delete each part when upstream has it
 - `protocol_send` waits without a bound for a client that does not read; here it has `send_timeout`. It lets ETIMEDOUT
   escape, which is an OSError and no ConnectionError: a client that vanished is logged as a traceback (hypercorn #361). And
   a request that is cancelled at the end finds its task group closed.
-- A herd of connections is one turn of the event loop; here they begin a few at a time.
+- A herd of connections is one turn of the event loop; here they begin a few at a time. Those of a herd that say nothing
+  would end in one turn, too; here they are idle for up to `_SPREAD` longer, each as long as chance has it.
 - What a connection is made of refers to itself in circles, which only the garbage collector undoes, minutes later.
 - The transport's default buffer is 64 KB; ours is `write_buffer`, which is also the bound of a push.
 """
 
 import asyncio
 import contextlib
+import random
 from typing import Any
 
 from hypercorn.asyncio.tcp_server import TCPServer
@@ -21,6 +23,9 @@ from hypercorn.events import Closed, Event, RawData
 
 from feed.wire.config import WireConfig
 from feed.wire.connection import drop
+
+_SPREAD = 0.4
+"""Of `keep_alive_timeout`."""
 
 
 class Server(TCPServer):
@@ -31,6 +36,7 @@ class Server(TCPServer):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.turn = asyncio.Lock()  # whose it is to wait for the transport to empty
+        self.stalled = False  # it was dropped, since its client took nothing
 
     async def run(self) -> None:
         """Serve it until either side closes it."""
@@ -46,10 +52,12 @@ class Server(TCPServer):
         finally:
             if not transport.is_closing():
                 transport.abort()
+            self.config.connections.forget(self)
             self._dissolve()
 
     async def _read_data(self) -> None:
         await super()._read_data()
+        await self.config.ends.next()  # ten thousand that leave at once are no one turn of the event loop either
         await self.idle_task.stop()  # else what is left of the client stays until it would have been idle for too long
 
     def _dissolve(self) -> None:
@@ -90,6 +98,7 @@ class Server(TCPServer):
                         await asyncio.sleep(0.005)  # TLS holds bytes that are not counted when it says that it is empty
             except TimeoutError:
                 if transport.get_write_buffer_size() >= size:
+                    self.stalled = True
                     drop(self)
                     raise ConnectionAbortedError from None
 
@@ -101,6 +110,13 @@ class Server(TCPServer):
             async with asyncio.timeout(self.config.close_timeout):
                 while await self.reader.read(65_536):
                     pass
+
+    async def _idle_timeout(self) -> None:
+        """End a connection that has waited for a whole request for too long, however many octets of one have come."""
+        longest = self.config.keep_alive_timeout * random.uniform(1, 1 + _SPREAD)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.context.terminated.wait(), longest)
+        await asyncio.shield(self._initiate_server_close())
 
     async def _initiate_server_close(self) -> None:
         await self.protocol.handle(Closed())

@@ -14,10 +14,11 @@ TOGETHER = 16
 
 
 class Turns:
-    """One for each herd: connections and requests that begin, streams that replay."""
+    """One for each herd: connections and requests that begin, streams that replay, frames of those who send many."""
 
-    def __init__(self) -> None:
-        self._left = EACH
+    def __init__(self, each: int = EACH) -> None:
+        self._each = each
+        self._left = each
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._scheduled = False
 
@@ -38,7 +39,7 @@ class Turns:
 
     def _refill(self) -> None:
         self._scheduled = False
-        self._left = EACH
+        self._left = self._each
         while self._left > 0 and self._waiting:
             count, turn = self._waiting.popleft()
             if not turn.done():

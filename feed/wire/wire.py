@@ -17,7 +17,7 @@ class Wire(ABC):
     All bytes of the body go through here; the head went through ASGI before, and the end goes through ASGI after.
     """
 
-    __slots__ = ("_get_size", "_is_closing", "_limit", "_on_close", "_put", "_server", "carry", "closed")
+    __slots__ = ("_get_size", "_is_closing", "_limit", "_on_close", "_put", "_server", "carry", "closed", "gave_up")
 
     def __init__(self, server: Any) -> None:
         transport = server.writer.transport
@@ -27,6 +27,7 @@ class Wire(ABC):
         self._is_closing = transport.is_closing
         self._limit: int = server.config.write_buffer
         self.closed = False
+        self.gave_up = False  # on a window that its client did not open
         self.carry: Callable[[Coroutine[Any, Any, None]], None] | None = None
         self._on_close: Callable[[], None] | None = None
 
@@ -53,6 +54,11 @@ class Wire(ABC):
 
         Raises Disconnected.
         """
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it ended because its client took nothing for `send_timeout`."""
+        return self.gave_up or self._server.stalled
 
     @abstractmethod
     def cut(self) -> None:

@@ -64,7 +64,7 @@ async def feed(dsn: str, cores: Cores, *, workers: int = 1, **settings: object) 
             pin(process.pid, cores.server)
         try:
             async with asyncio.timeout(_SETTLE):
-                while (found := re.search(rb"http://[\d.:]+", out.read_bytes())) is None:
+                while (found := re.search(rb"https?://[\d.:]+", out.read_bytes())) is None:
                     if process.returncode is not None:
                         raise RuntimeError(f"the service ended at its start: {log.read_text()[-2000:]}")
                     await asyncio.sleep(0.02)

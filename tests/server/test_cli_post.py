@@ -197,3 +197,22 @@ async def test_help_shows_examples_and_exit_codes() -> None:
     assert code == 0
     assert "Examples:" in out
     assert "Exit codes:" in out
+
+
+async def test_a_key_is_sent_with_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEED_KEY", "feedkey_x")
+    script = Script(counts(created=1), counts(created=1))
+    async with running(script) as url:
+        code, _, err = await post("-", "--url", url, "--batch", "1", stdin=ndjson("a", "b"))
+    assert code == 0, err
+    assert [request.headers["authorization"] for request in script.requests] == ["Bearer feedkey_x"] * 2
+
+
+@pytest.mark.parametrize(("status", "advice"), [(401, "--key or in FEED_KEY"), (403, "a key of another scope")])
+async def test_a_key_that_may_not_write_is_exit_code_1_and_tried_once(status: int, advice: str) -> None:
+    script = Script(problem(status))
+    async with running(script) as url:
+        code, _, err = await post("-", "--url", url, stdin=ndjson("a"))
+    assert code == 1
+    assert advice in err.splitlines()[-1]
+    assert len(script.requests) == 1

@@ -181,3 +181,24 @@ async def test_help_shows_examples_and_exit_codes() -> None:
     assert code == 0
     assert "Examples:" in out
     assert "Exit codes:" in out
+
+
+async def test_a_key_comes_from_the_option_else_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEED_KEY", "feedkey_environment")
+    script = Script(Answer(posted(1)), Answer(posted(1)))
+    async with running(script) as url:
+        assert (await tail(url, "--limit", "1"))[0] == 0
+        assert (await tail(url, "--limit", "1", "--key", "feedkey_option"))[0] == 0
+    sent = [request.headers["authorization"] for request in script.requests]
+    assert sent == ["Bearer feedkey_environment", "Bearer feedkey_option"]
+
+
+@pytest.mark.parametrize(("status", "advice"), [(401, "--key or in FEED_KEY"), (403, "a key of another scope")])
+async def test_a_key_that_is_not_good_enough_is_exit_code_1_and_one_line(status: int, advice: str) -> None:
+    async with running(Script(problem(status))) as url:
+        code, out, err = await tail(url, "--key", "feedkey_secret")
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert f"answered {status}" in err
+    assert advice in err
+    assert "feedkey_secret" not in err

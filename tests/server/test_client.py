@@ -307,3 +307,37 @@ async def test_a_page_of_postings_carries_the_cursor_to_follow_from() -> None:
     assert (found.jobs, found.next, found.last_event_id) == ([{"id": 2}], "n", "1.9")
     wanted = {"salary_min": ["60000"], "currency": ["EUR"], "open": ["any"], "limit": ["10"], "after": ["m"]}
     assert script.requests[0].query == wanted
+
+
+@pytest.mark.parametrize("http2", [False, True])
+async def test_a_key_goes_with_every_request(http2: bool) -> None:
+    script = Script(counts(created=1), Answer(b'{"ended":true}', content_type="application/json"), Answer(posted(1)))
+    async with running(script) as url:
+        client = client_at(url, key="feedkey_x", http2=http2)
+        async with client_at(url, key="feedkey_x", http2=http2) as other:
+            await other.post([{"title": "a"}])
+            assert await other.kick("a/b-1") is True
+        await take(1, client)
+    assert [request.headers.get("authorization") for request in script.requests] == ["Bearer feedkey_x"] * 3
+    assert [request.method for request in script.requests] == ["POST", "DELETE", "GET"]
+
+
+async def test_a_redirect_takes_the_key_to_the_same_host_only() -> None:
+    other = Script(Answer(posted(1)))
+    async with running(other) as elsewhere:
+        moved = f"{elsewhere}/v1/jobs/stream"
+        script = Script(
+            Answer(status=307, headers={"location": "/v1/jobs/stream?here=1"}),
+            Answer(status=307, headers={"location": moved}),
+        )
+        async with running(script) as url:
+            await take(1, client_at(url, key="feedkey_x"))
+    assert [request.headers.get("authorization") for request in script.requests] == ["Bearer feedkey_x"] * 2
+    assert "authorization" not in other.requests[0].headers
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a\r\nX-Evil: 1", "schlüssel"])
+async def test_what_can_be_no_key_is_refused_without_being_named(key: str) -> None:
+    with pytest.raises(Unusable) as raised:
+        FeedClient("http://127.0.0.1:1", key=key)
+    assert not key or key not in str(raised.value)

@@ -357,7 +357,9 @@ async def test_an_after_that_is_no_next_is_refused(client: httpx.AsyncClient, af
     assert check_problem(await client.get(f"/v1/jobs?after={after}"), 422)[0]["field"] == "after"
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=501", "open=maybe", "since=1h", "limt=5", "salary_min=1"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=501", "open=maybe", "since=1h", "limt=5", "salary_min=1", "company=a%00", "q=%00b"]
+)
 async def test_a_list_refuses_what_it_does_not_know(client: httpx.AsyncClient, query: str) -> None:
     assert check_problem(await client.get(f"/v1/jobs?{query}"), 422)[0]["field"] in query
 

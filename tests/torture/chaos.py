@@ -28,6 +28,8 @@ class Chaos:
 
     def __init__(self, cluster: Cluster, dsn: str, services: dict[str, ServiceProcess], seed: int) -> None:
         self.happened: Counter[str] = Counter()
+        self.now = ""
+        """The disturbance that goes on."""
         self.story: list[str] = []
         self._cluster = cluster
         self._dsn = dsn
@@ -44,7 +46,15 @@ class Chaos:
             "service drained": self._drain,
             "postmaster killed": self._kill_postmaster,
             "leader stopped": self._stop_leader,
+            "service replaced": self._replace,
+            "worker killed": self._kill_worker,
+            "master killed": self._kill_master,
         }
+
+    @property
+    def kinds(self) -> int:
+        """How many kinds of disturbances there are."""
+        return len(self._kinds)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Disturb until `stop`, but all of it once in any case."""
@@ -55,6 +65,7 @@ class Chaos:
             while due or not stop.is_set():
                 kind = due.pop() if due else rng.choice(list(self._kinds))
                 self.story.append(f"{time.monotonic() - self._began:7.2f} s  {kind}")
+                self.now = kind
                 await self._kinds[kind]()
                 self.happened[kind] += 1
                 await asyncio.sleep(rng.choice((0.1, 0.3, 1)))
@@ -117,6 +128,31 @@ class Chaos:
         service = self._rng.choice(list(self._services.values()))
         code = await self._end(service, self._rng.choice((signal.SIGTERM, signal.SIGINT)))
         assert code == 0, f"service {service.name} drained and ended with {code}"
+
+    async def _replace(self) -> None:
+        """A new one starts, the old one drains; clients move."""
+        await self._both_up()
+        service = self._rng.choice(list(self._services.values()))
+        code = await service.replace()
+        assert code == 0, f"service {service.name} was replaced, drained and ended with {code}"
+
+    async def _several(self) -> ServiceProcess:
+        """A service with more than one process, all of them there."""
+        await self._both_up()
+        async with asyncio.timeout(30):
+            while True:
+                for service in self._services.values():
+                    if len(service.pids) > 2:
+                        return service
+                await asyncio.sleep(0.05)
+
+    async def _kill_worker(self) -> None:
+        assert (await self._several()).kill_worker(self._rng)
+
+    async def _kill_master(self) -> None:
+        service = await self._several()
+        assert await service.orphan(), f"service {service.name} has workers that outlive their master"
+        self._starting = self._tasks.create_task(service.start(), name=f"start of {service.name}")
 
     async def _terminate(self) -> None:
         for _ in range(self._rng.randint(1, 4)):

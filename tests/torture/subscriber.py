@@ -11,10 +11,12 @@ from typing import Any
 import httpx
 import orjson
 
+from tests.h2client import insecure
 from tests.torture.ledger import digest
 
 Body = dict[str, Any]
-_PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # made once: httpx would load a bundle of certificates for each client
+_CONTEXTS: dict[bool, ssl.SSLContext] = {http2: insecure() for http2 in (False, True)}
+"""Made once: httpx would load a bundle of certificates for each client."""
 _SILENCE = 6.0
 """Seconds without a byte (heartbeats come every second) after which a subscriber gives a connection up."""
 
@@ -45,11 +47,14 @@ class Record:
 
 
 class Subscriber:
-    """Follows the stream from the beginning; `position` is that of the last id it was sent."""
+    """Follows the stream from the beginning; `position` is that of the last id it was sent.
+
+    One that `visits` comes at any time, begins at the head, and is somebody new after a while.
+    """
 
     def __init__(
         self, name: str, urls: Callable[[], list[str]], record: Record, seed: int, *, http2: bool, slow: bool = False,
-        query: dict[str, Any] | None = None, wanted: Callable[[Body], bool] | None = None,
+        visits: bool = False, query: dict[str, Any] | None = None, wanted: Callable[[Body], bool] | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self.position = 0
@@ -65,11 +70,12 @@ class Subscriber:
         self._rng = random.Random(seed)
         self._http2 = http2
         self._slow = slow
+        self._visits = visits
         self._query = query or {}
         self._calm = False
 
     def settle(self) -> None:
-        """Stay connected from now on."""
+        """Stay connected from now on, and read as fast as it comes."""
         self._calm = True
 
     async def run(self) -> None:
@@ -78,11 +84,13 @@ class Subscriber:
         while True:
             urls = self._urls()
             if urls:
+                if self._visits and not self._calm and rng.random() < 0.3:
+                    self.last_id = None
+                    counts["visits"] += 1
                 self.connections += 1
-                life = 60 if self._calm else rng.choice((0.3, 2, rng.uniform(0, 8)))
                 try:
-                    async with asyncio.timeout(life):
-                        await self._connection(rng.choice(urls))
+                    async with asyncio.timeout(None) as limit:
+                        await self._connection(rng.choice(urls), limit)
                     counts["ended"] += 1
                 except TimeoutError:
                     counts["left"] += 1
@@ -90,10 +98,10 @@ class Subscriber:
                     counts[f"cut ({type(error).__name__})"] += 1
             await asyncio.sleep(rng.uniform(0, 0.3))
 
-    async def _connection(self, url: str) -> None:
+    async def _connection(self, url: str, limit: asyncio.Timeout) -> None:
         query, headers = dict(self._query), {}
         if self.last_id is None:
-            query["from"] = "earliest"
+            query["from"] = "now" if self._visits else "earliest"
         elif self._rng.random() < 0.5:
             query["last_event_id"] = self.last_id
         else:
@@ -101,7 +109,11 @@ class Subscriber:
         timeout = httpx.Timeout(5, read=_SILENCE)
         async with (
             httpx.AsyncClient(
-                http1=not self._http2, http2=self._http2, verify=_PLAIN, timeout=timeout, trust_env=False
+                http1=not self._http2,
+                http2=self._http2,
+                verify=_CONTEXTS[self._http2],
+                timeout=timeout,
+                trust_env=False,
             ) as client,
             client.stream("GET", f"{url}/v1/jobs/stream", params=query, headers=headers) as response,
         ):
@@ -109,12 +121,17 @@ class Subscriber:
                 self._record.fault("refused", f"{self.name}: {response.status_code} {(await response.aread())[:500]!r}")
                 await asyncio.sleep(1)
                 return
+            # Not before: httpcore leaves the socket open where a handshake is cancelled.
+            life = 60 if self._calm else self._rng.choice((0.3, 2, self._rng.uniform(0, 8)))
+            limit.reschedule(asyncio.get_running_loop().time() + life)
+            counts = self._record.counts
+            counts[f"{response.http_version}{' over TLS' if url.startswith('https') else ''}"] += 1
             rest = b""
             async for chunk in response.aiter_raw():
                 *blocks, rest = (rest + chunk).split(b"\n\n")  # a frame cut short at the end never counts
                 for block in blocks:
                     self._frame(block)
-                if self._slow:
+                if self._slow and not self._calm:
                     await asyncio.sleep(self._rng.choice((0, 0, 0, 0, 0.2)))
 
     def _frame(self, block: bytes) -> None:
@@ -132,6 +149,8 @@ class Subscriber:
                 self._collect(position, kind, data)
         elif kind == "reset":
             self._record.fault("reset", f"{self.name} at {self.position}: {block!r}")
+        elif position is not None and self.last_id is None and self._visits:
+            pass  # where a visitor begins
         elif position is not None and (position < self.position or (self.wanted is None and position != self.position)):
             self._record.fault("cursor", f"{self.name} is at {self.position}, was sent {block!r}")
         elif kind == "goodbye":

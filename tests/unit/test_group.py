@@ -105,3 +105,34 @@ def test_the_index_finds_what_asking_everyone_would_find(filters: list[Filter], 
     candidates = groups.candidates(batch)
     for group in groups:
         assert group.select(candidates.get(group, ())) == group.select(batch)
+
+
+def test_what_a_group_was_handed_is_charged_to_who_was_there() -> None:
+    groups = Groups()
+    early, late = subscriber(), subscriber()
+    group = groups.join(EVERYTHING, early)
+    group.account.add(3, 300)
+    groups.join(EVERYTHING, late)
+    group.account.add(2, 150)
+    assert (early.events, early.size) == (5, 450)
+    assert (late.events, late.size) == (2, 150)
+    groups.leave(EVERYTHING, early)
+    group.account.add(1, 10)
+    groups.leave(EVERYTHING, early)  # twice does no harm
+    assert (early.events, early.size) == (5, 450)
+    assert (late.events, late.size) == (3, 160)
+
+
+def test_who_comes_back_is_charged_for_both_stays() -> None:
+    groups = Groups()
+    member, other = subscriber(), subscriber()
+    groups.join(EVERYTHING, other).account.add(7, 70)
+    for _ in range(2):
+        group = groups.join(EVERYTHING, member)
+        group.account.add(1, 10)
+        groups.leave(EVERYTHING, member)
+        group.account.add(5, 50)
+    assert (member.events, member.size) == (2, 20)
+    groups.leave(EVERYTHING, other)
+    groups.join(EVERYTHING, member).account.add(1, 10)  # a group anew
+    assert (member.events, member.size) == (3, 30)

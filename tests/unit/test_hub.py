@@ -243,3 +243,52 @@ async def test_an_event_larger_than_a_piece_is_not_pushed(hub: Hub) -> None:
     member, pipe = pushed(hub)
     hub.publish([event(1, title="x" * PIECE)])
     assert not member.live and member.position == 0 and not pipe.taken
+
+
+async def test_accounts_and_counters_say_what_was_handed_over(hub: Hub) -> None:
+    narrow, (wide, pipe) = joined(hub, Filter(company=("acme",))), pushed(hub)
+    hub.publish([event(1), event(2, company="Other")])
+    late = joined(hub)
+    hub.publish([event(3)])
+    assert (narrow.events, wide.events, late.events) == (2, 3, 1)
+    assert wide.size == sum(chunk.size for chunk in pipe.taken)
+    assert late.size == len(late.take())
+    assert hub.counters.deliveries == 6
+    assert hub.counters.bytes == narrow.size + wide.size + late.size
+
+
+async def test_who_refuses_a_batch_is_not_charged_for_it(hub: Hub) -> None:
+    slow, quick = joined(hub, limit=300), joined(hub)
+    hub.publish([event(1, title="x" * 200)])
+    hub.publish([event(2, title="x" * 200)])
+    assert not slow.live
+    assert (slow.events, slow.size) == (1, len(slow.take()))
+    assert (quick.events, quick.size) == (2, len(quick.take()))
+    assert hub.counters.deliveries == 3
+
+
+async def test_who_refuses_in_the_middle_of_a_batch_is_charged_for_what_it_took(hub: Hub) -> None:
+    (slow, pipe), (quick, _) = pushed(hub, 2 * PIECE), pushed(hub)
+    hub.publish([event(position, title="x" * 1000) for position in range(1, 201)])
+    assert not slow.live and 0 < slow.position < 200
+    assert slow.events == slow.position
+    assert slow.size == sum(chunk.size for chunk in pipe.taken)
+    assert (quick.events, quick.live) == (200, True)
+    assert hub.counters.deliveries == 200 + slow.position
+    assert hub.counters.bytes == quick.size + slow.size
+
+
+async def test_heartbeats_are_bytes_and_no_events(hub: Hub) -> None:
+    member, pipe = pushed(hub)
+    hub.beat(asyncio.get_running_loop().time() + 11)
+    assert (member.events, member.size) == (0, pipe.taken[0].size)
+    assert hub.counters.bytes == member.size
+
+
+async def test_what_fills_the_ring_of_a_hub_that_starts_is_not_counted_as_news(settings: Settings) -> None:
+    hub = Hub(settings)
+    hub.begin(EPOCH, 0)
+    hub.publish([event(1), event(2)])
+    hub.ready = True
+    hub.publish([event(3)])
+    assert hub.counters.published == 1

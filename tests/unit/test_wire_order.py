@@ -82,7 +82,8 @@ async def opened(streams: int) -> tuple[Http2, list[Wire], H2Connection, Transpo
     config = WireConfig()
     config.write_buffer, config.send_timeout, config.close_timeout = 32_768, 5.0, 1.0
     config.h2_resets, config.h2_reset_rate = 100, 1
-    config.connections, config.begin = Connections(), Turns()
+    config.h2_control_rate, config.header_bytes = 100, 16_384
+    config.connections, config.begin, config.frames = Connections(), Turns(), Turns()
     server = Server(config)
 
     async def mark_request() -> None:

@@ -1,0 +1,116 @@
+"""The roster: what a server says of its subscribers, as a head line and a table for the terminal."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from feed.cli.terminal import clean
+
+_LAGGING = 1_000
+"""Positions behind the head from which a stream stands out."""
+
+
+class Roster:
+    """Keeps the last two answers: rates are differences."""
+
+    def __init__(self, url: str, sort: str) -> None:
+        self.fault: str | None = None
+        """Why the newest answer is not new."""
+        self._url = url
+        self._sort = sort
+        self._now: Mapping[str, Any] = {}
+        self._before: Mapping[str, Any] = {}
+
+    def update(self, answer: Mapping[str, Any]) -> None:
+        """Take in the server's next answer."""
+        self._before, self._now, self.fault = self._now, answer, None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self._head()
+        yield Text()
+        yield self._table()
+
+    def _head(self) -> list[Text]:
+        now = self._now
+        protocols = " · ".join(f"{name} {count:,}" for name, count in now["protocols"].items())
+        first = Text.assemble(
+            ("feed top ", "bold"), f"{self._url}  {now['at'][11:19]}Z  ", (f"{now['streams']:,} streams", "bold"),
+            f"{f' ({clean(protocols)})' if protocols else ''}  pushed {now['pushed']:,}  pulled {now['pulled']:,}",
+        )  # fmt: skip
+        rates = self._rates()
+        moved = "" if rates is None else f"{rates[0]:,.0f} events/s  {_bytes(rates[1])}/s  "
+        lines = [first, Text(f"{moved}largest lag {now['lag']:,}  processes {len(now['processes'])}")]
+        if now["missing"]:
+            names = ", ".join(_place(process, pid=True) for process in now["missing"])
+            lines.append(Text(f"no answer from {names}: their streams are not counted", "bold red"))
+        if now.get("fault"):
+            lines.append(Text(f"only one process was asked: {clean(now['fault'])}", "bold red"))
+        if self.fault is not None:
+            lines.append(Text(f"as of {now['at'][11:19]}Z: {clean(self.fault)}", "bold red"))
+        return lines
+
+    def _rates(self) -> tuple[float, float] | None:
+        """Events and bytes a second, over the processes that were there both times."""
+        if not self._before:
+            return None
+        seconds = (_instant(self._now["at"]) - _instant(self._before["at"])).total_seconds()
+        before = {process["id"]: process for process in self._before["processes"]}
+        both = [(process, before[process["id"]]) for process in self._now["processes"] if process["id"] in before]
+        if seconds <= 0 or not both:
+            return None
+        events, octets = (sum(new[name] - old[name] for new, old in both) for name in ("events", "bytes"))
+        return max(0.0, events / seconds), max(0.0, octets / seconds)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
+        for name in ("ID", "KEY", "ADDRESS", "PROTOCOL"):
+            table.add_column(name, no_wrap=True)
+        for name in ("AGE", "LAG", "POSITION", "EVENTS", "BYTES"):
+            mark = "▼" if name.lower() == self._sort else ""
+            table.add_column(f"{name}{mark}", justify="right", no_wrap=True)
+        for name in ("MODE", "WHERE", "FILTER"):
+            table.add_column(name, no_wrap=True, overflow="ellipsis")
+        at = _instant(self._now["at"])
+        for one in self._now["subscribers"]:
+            lag, pushed = one["lag"], one["pushed"]
+            table.add_row(
+                clean(one["id"]), clean(one["key"]), clean(one["address"]) or "-", clean(one["protocol"]),
+                _age(at - _instant(one["since"])), Text(f"{lag:,}", "red" if lag >= _LAGGING else ""),
+                f"{one['position']:,}", f"{one['events']:,}", _bytes(one["bytes"]),
+                Text("pushed" if pushed else "pulled", "" if pushed else "yellow"), _place(one),
+                Text(clean(one["filter"]) or "(everything)", "" if one["filter"] else "dim"),
+            )  # fmt: skip
+        return table
+
+
+def _place(process: Mapping[str, Any], *, pid: bool = False) -> str:
+    worker = "" if process["worker"] is None else f"/{process['worker']}"
+    return f"{clean(process['host'])}{worker}" + (f" (pid {process['pid']})" if pid else "")
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _age(age: timedelta) -> str:
+    seconds = max(0, round(age.total_seconds()))
+    if seconds < 60:
+        return f"{seconds}s"
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if not hours:
+        return f"{minutes}m{seconds:02d}s"
+    days, hours = divmod(hours, 24)
+    return f"{days}d{hours:02d}h" if days else f"{hours}h{minutes:02d}m"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "B" or count >= 100 else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

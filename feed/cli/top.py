@@ -1,0 +1,108 @@
+"""`feed top`: who follows a feed, live on the terminal."""
+
+import asyncio
+import os
+import sys
+from typing import Annotated, Any, Literal
+
+import orjson
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from feed.cli.credential import Key
+from feed.cli.roster import Roster
+from feed.cli.terminal import DEFAULT_URL
+from feed.client import FeedClient, Unavailable
+
+_PLAIN = 400
+"""Columns of a table that goes to a file or a pipe: nothing is cut off."""
+_TIMEOUT = 10.0  # seconds
+
+
+def top(
+    url: Annotated[str, typer.Argument(help="The feed to look at.")] = DEFAULT_URL,
+    interval: Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds between two looks.")] = 1.0,
+    sort: Annotated[
+        Literal["lag", "age", "bytes", "events"], typer.Option(help="What comes first: the most of it.")
+    ] = "lag",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Streams to list.")] = 100,
+    once: Annotated[bool, typer.Option("--once", help="Print one table, and end.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the server's answers as they are, a JSON line each.")
+    ] = False,
+    key: Key = None,
+) -> None:
+    """Show the open streams of every process and node of a feed.
+
+    Live on a terminal until Ctrl-C; a plain table, once, elsewhere. Needs a key of the scope admin, unless the
+    feed listens on this machine only and asks for none. LAG counts positions behind the head; MODE is pushed
+    (live frames go straight to the socket) or pulled (served from the log at its own pace).
+
+    \b
+    Examples:
+      feed top
+      FEED_KEY=... feed top https://jobs.example.org --sort bytes
+      feed top --once --limit 1000 | grep pulled
+      feed top --json --interval 10 >> subscribers.ndjson
+
+    \b
+    Exit codes:
+      0  ended by Ctrl-C, or because the reader of stdout is gone
+      1  the server refused (no key, or not one of the scope admin)
+      2  the command is wrong
+      3  the server cannot be reached, or what answers at URL is no feed
+    """
+    client = FeedClient(url, key=key, timeout=_TIMEOUT)
+    console = Console(highlight=False)
+    roster = Roster(str(client.url), sort)
+    try:
+        if as_json:
+            asyncio.run(_print_json(client, sort, limit, interval, once))
+        elif once or not console.is_terminal:
+            asyncio.run(_print_once(client, roster, sort, limit, console))
+        else:
+            asyncio.run(_watch(client, roster, sort, limit, interval, console))
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # Nobody reads on; keep the interpreter from trying once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+async def _print_json(client: FeedClient, sort: str, limit: int, interval: float, once: bool) -> None:
+    async with client:
+        while True:
+            answer = await client.subscribers(sort=sort, limit=limit)
+            sys.stdout.buffer.write(orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE))
+            sys.stdout.buffer.flush()
+            if once:
+                return
+            await asyncio.sleep(interval)
+
+
+async def _print_once(client: FeedClient, roster: Roster, sort: str, limit: int, console: Console) -> None:
+    async with client:
+        roster.update(await client.subscribers(sort=sort, limit=limit))
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PLAIN)
+    with console.capture() as captured:
+        console.print(roster)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
+
+
+async def _watch(client: FeedClient, roster: Roster, sort: str, limit: int, interval: float, console: Console) -> None:
+    """Show it until interrupted. What refuses ends it; a server that is away is waited for."""
+
+    async def look() -> dict[str, Any]:
+        return await client.subscribers(sort=sort, limit=limit)
+
+    async with client:
+        roster.update(await look())  # before the screen changes: an error stays readable
+        with Live(get_renderable=lambda: roster, console=console, screen=True, refresh_per_second=4):
+            while True:
+                await asyncio.sleep(interval)
+                try:
+                    roster.update(await look())
+                except Unavailable as error:
+                    roster.fault = str(error)

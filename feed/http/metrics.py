@@ -1,0 +1,31 @@
+"""The route of the metrics."""
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from feed.access.grant import Scope
+from feed.http.gate import Gate
+from feed.http.problems import documented
+from feed.metrics.metrics import Metrics
+from feed.sampler import Sampler
+
+
+def routes(metrics: Metrics, sampler: Sampler, gate: Gate) -> APIRouter:
+    """The route over one process's metrics, which shares them with the other workers."""
+    router = APIRouter(tags=["operators"])
+
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(401, 403, 429, 503)},
+    )
+    async def read_metrics(request: Request) -> Response:
+        """Prometheus's text format, summed over the workers. Needs the scope `metrics`, unless it is open."""
+        await gate.admit(request, Scope.METRICS)
+        await sampler.sample()
+        body, media_type = await asyncio.to_thread(metrics.render)
+        return Response(body, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
+
+    return router

@@ -1,0 +1,80 @@
+"""The probe: three small frames at known times, by which a client sees whether anything on the way holds frames back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import StreamingResponse
+
+from feed import __version__
+from feed.errors import TooMany
+from feed.frame import encode
+from feed.http.address import origin_of
+from feed.http.problems import documented
+from feed.settings import Settings
+
+_FRAMES = 3
+_GAP = 0.3
+"""Seconds between two frames."""
+_AT_ONCE = 100
+"""Probes open at the same time, a process; more are told to come back."""
+
+_DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Three frames, 300 ms apart; `after_ms` is when each was sent, counted from the first; `client` is "
+        "the address that the service sees.",
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": "event: probe\n"
+                'data: {"number":1,"of":3,"after_ms":0.0,"version":"1.0.0","client":"192.0.2.7"}\n\n',
+            }
+        },
+    },
+    **documented(429),
+}
+
+
+class Probe:
+    """The probes that are open."""
+
+    def __init__(self) -> None:
+        self._open = 0
+
+    async def frames(self, client: str) -> AsyncIterator[bytes]:
+        """The body of one, for a client at that address."""
+        self._open += 1
+        try:
+            clock = asyncio.get_running_loop().time
+            began = clock()
+            for number in range(1, _FRAMES + 1):
+                if number > 1:
+                    await asyncio.sleep(_GAP)
+                after = round((clock() - began) * 1000, 1)
+                said = {"number": number, "of": _FRAMES, "after_ms": after, "version": __version__, "client": client}
+                yield b"event: probe\ndata: %b\n\n" % encode(said)
+        finally:
+            self._open -= 1
+
+    def check(self) -> None:
+        """Raise TooMany where another one is one too many."""
+        if self._open >= _AT_ONCE:
+            raise TooMany("too many probes at the same time: come back in 1 s", 1)
+
+
+def routes(settings: Settings) -> APIRouter:
+    """The route of the probe."""
+    router = APIRouter(tags=["health"])
+    probe = Probe()
+
+    @router.get("/v1/probe", response_class=StreamingResponse, responses=_DOCUMENTED)
+    async def send_probe(request: Request) -> StreamingResponse:
+        """Three timed frames: where they arrive together, a proxy on the way holds streams back (`feed doctor`)."""
+        probe.check()
+        # The headers that a stream has, so that what is on the way treats it like one.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        client = origin_of(request.scope, settings.trusted_proxies).address
+        return StreamingResponse(probe.frames(client), media_type="text/event-stream", headers=headers)
+
+    return router

@@ -1,0 +1,86 @@
+"""Requests: each has an id, which all log lines of it carry; writes and faults leave a line, and every answer is counted.
+
+The outermost step, and as thin as ASGI allows: the body of a stream goes past it.
+"""
+
+import asyncio
+import re
+import secrets
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from feed.metrics.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+_NAME = b"x-request-id"
+_SHAPE = re.compile(rb"[\x21-\x7e]{1,128}\Z")
+_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+NO_ROUTE = "none"
+"""The route of what has none: metrics and logs never hold what a client made up."""
+
+
+class Requests:
+    """Goes around an application."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        sent = next((value for name, value in scope["headers"] if name == _NAME), b"")
+        given = sent if _SHAPE.match(sent) else secrets.token_hex(8).encode()
+        exchange = _Exchange(scope, receive, send, given)
+        with structlog.contextvars.bound_contextvars(request_id=given.decode()):
+            try:
+                await self._app(scope, exchange.receive, exchange.send)
+            finally:
+                self._note(exchange)
+
+    def _note(self, exchange: "_Exchange") -> None:
+        status = exchange.status
+        if status is None:  # the client left, or the connection ended, before there was an answer
+            return
+        method, route = exchange.scope["method"], route_of(exchange.scope)
+        seconds = round(asyncio.get_running_loop().time() - exchange.began, 4)
+        self._metrics.request(method, route, status)
+        if status >= 500:
+            log.warning(
+                "request failed", method=method, route=route, status=status, seconds=seconds, bytes=exchange.taken
+            )
+        elif method in _WRITES:
+            log.info("write", method=method, route=route, status=status, seconds=seconds, bytes=exchange.taken)
+
+
+class _Exchange:
+    """One request and its answer, as they pass."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, given: bytes) -> None:
+        self.scope = scope
+        self.began = asyncio.get_running_loop().time()
+        self.status: int | None = None
+        self.taken = 0  # bytes of the request's body
+        self._receive = receive
+        self._send = send
+        self._given = given
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.taken += len(message.get("body", b""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), (_NAME, self._given)]
+        await self._send(message)
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the path that a request was routed to."""
+    found: Any = scope.get("route")
+    return getattr(found, "path", NO_ROUTE)

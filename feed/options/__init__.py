@@ -1,0 +1,1 @@
+"""The settings, a file for each room; `feed.settings` puts them together."""
