@@ -21,7 +21,11 @@ class DatabaseUnavailable(FeedError):
 
 
 class Unauthorized(FeedError):
-    """There is no credential, or not a good one (expired, revoked, unknown)."""
+    """There is no credential, or not a good one; `reason` is a word: missing, malformed, unknown, expired or revoked."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(text)
 
 
 class Forbidden(FeedError):

@@ -109,8 +109,8 @@ class Filter:
     """A filter that must match too: what a credential lets its holder see."""
 
     def narrowed(self, within: "Filter") -> "Filter":
-        """This filter inside another one."""
-        return self if within in (EVERYTHING, self) else within if self == EVERYTHING else replace(self, within=within)
+        """This filter inside another one, beyond which its holder sees nothing."""
+        return self if within == EVERYTHING else replace(self, within=within)
 
     def equalities(self) -> tuple[str, tuple[str, ...]] | None:
         """The name and values to index this filter by: an event can only match with one of the values."""

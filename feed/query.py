@@ -160,7 +160,9 @@ class StreamQuery(FilterQuery):
         examples=["15m", "2026-11-21T09:30:00Z"],
     )  # fmt: skip
     from_: Literal["earliest", "now"] = Field(default="now", alias="from", description="An end of the log.")
-    ticket: str | None = Field(default=None, max_length=100, description="Of `POST /v1/tickets`, where no header can go.")
+    ticket: str | None = Field(
+        default=None, max_length=100, description="Of `POST /v1/tickets`, where no header can go."
+    )
 
     def start(self, last_event_id: str | None, now: datetime) -> Start:
         """Return where to begin, given the header; raises Invalid for a `since` that is no time."""

@@ -24,9 +24,10 @@ from hypercorn.config import Config
 from hypercorn.typing import Framework
 
 from feed.access.rates import Rates
-from feed.app import Service, create_app
+from feed.app import create_app
 from feed.errors import ConfigurationError, FeedError
 from feed.http.address import bucket_of, is_within
+from feed.service import Service
 from feed.settings import Settings
 from feed.wire.admission import Admission
 from feed.wire.config import WireConfig

@@ -13,9 +13,7 @@ A pair of connected sockets, the link, joins the master with each worker. Each e
 
 import asyncio
 import gc
-import json
 import os
-import random
 import selectors
 import signal
 import socket
@@ -23,32 +21,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import structlog
-import uvloop
 
-from feed import errors
-from feed.app import Service
 from feed.database.embedded import embedded
 from feed.errors import FeedError
 from feed.logs import configure
-from feed.metrics.shared import abandon, leave_place, sharing, take_place
-from feed.server import allow_files, cannot_listen, listen, serve_until, url_of
+from feed.metrics.shared import leave_place, sharing
+from feed.server import allow_files, cannot_listen, listen, url_of
+from feed.service import Service
 from feed.settings import Settings
+from feed.worker import SIGNALS, Worker, refusal_of, work
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_FIRST_WAIT = 0.1  # seconds before the successor of a worker that died, doubling with each that dies in a row
-_LONGEST_WAIT = 5.0  # its share of the new connections waits as long
-_STEADY = 30.0  # seconds after which a worker that dies is the first in a row
 _MARGIN = 5.0  # seconds that a worker has to end, after its drain
-_READY = b"ready"
 
 
 def serve(settings: Settings, greet: Callable[[str], None], first: Callable[[Service], None] | None = None) -> None:
@@ -85,38 +77,6 @@ def listeners_of(settings: Settings) -> list[socket.socket]:
     for other in others:
         other.listen(settings.backlog)
     return [first, *others]
-
-
-class Worker:
-    """A place among the workers: its socket, and the process that has the place now."""
-
-    def __init__(self, number: int, listener: socket.socket) -> None:
-        self.number = number
-        self.listener = listener
-        self.link: socket.socket | None = None  # None: there is no process
-        self.pid = 0
-        self.said = b""
-        self.began = 0.0
-        self.due = 0.0  # when the next process may start
-        self.deaths = 0  # in a row
-
-    @property
-    def ready(self) -> bool:
-        """Whether its process answers requests."""
-        return self.said.startswith(_READY)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send its process a signal; one that has died is not waited for yet, so the id is still its own."""
-        os.kill(self.pid, number)
-
-    def wait(self) -> float:
-        """Let the next process wait, and return for how long, in seconds."""
-        now = time.monotonic()
-        self.deaths = 1 if now - self.began > _STEADY else self.deaths + 1
-        longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(self.deaths - 1, 16))
-        seconds = random.uniform(longest / 2, longest)
-        self.due = now + seconds
-        return seconds
 
 
 class Master:
@@ -206,7 +166,7 @@ class Master:
         worker.link = None
         leave_place(worker.number)
         ended = log.bind(worker=worker.number, pid=worker.pid, code=code)
-        refusal = _refusal(worker.said) if worker.said and not worker.ready else None
+        refusal = refusal_of(worker.said) if worker.said and not worker.ready else None
         if refusal is not None and self._greet is not None:
             self._fail(refusal)
         elif code > 0 and self._greet is not None:
@@ -241,7 +201,7 @@ class Master:
         worker.began = time.monotonic()
         with theirs:
             # What comes before the worker listens for signals waits until it does.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
                 worker.pid = os.fork()
                 if not worker.pid:
@@ -250,7 +210,7 @@ class Master:
                 ours.close()
                 raise
             finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         worker.link = ours
         self._selector.register(ours, selectors.EVENT_READ, worker)
 
@@ -267,60 +227,11 @@ class Master:
                     other.listener.close()
                 if other.link is not None:  # it would outlive the master
                     other.link.close()
-            structlog.contextvars.bind_contextvars(worker=worker.number)
-            take_place(worker.number)
-
-            def started(_url: str, service: Service) -> None:
-                if self._first is not None and worker.number == 0:
-                    self._first(service)
-                worker.said = _READY
-                with suppress(OSError):  # the master is gone, which is noticed elsewhere
-                    link.sendall(_READY)
-
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_work(self._settings, worker.listener, link, started))
-            code = 0
-        except BaseException as error:
-            if isinstance(error, FeedError) and not worker.ready:
-                link.sendall(json.dumps([type(error).__name__, str(error)]).encode())
-            else:
-                log.exception("worker failed")
+            code = work(self._settings, worker.number, worker.listener, link, self._first)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-
-
-async def _work(
-    settings: Settings, listener: socket.socket, link: socket.socket, started: Callable[[str, Service], None]
-) -> None:
-    """Serve until a signal comes or the master is gone. More signals change nothing, up to the end of the process."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def signalled(*_: object) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(stop.set)
-
-    def orphaned() -> None:
-        log.warning("the master is gone")
-        loop.remove_reader(link)
-        stop.set()
-        abandon()
-
-    # Not the loop's own way: one that closes may give the signals back to the system, and the next would kill.
-    for number in _SIGNALS:
-        signal.signal(number, signalled)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    loop.add_reader(link, orphaned)  # the master never says anything: what can be read is its end
-    await serve_until(stop, settings, started, listener)
-
-
-def _refusal(said: bytes) -> FeedError:
-    """The error for which a worker refused to start, as it would have been raised here."""
-    name, text = json.loads(said)
-    error: FeedError = getattr(errors, name, FeedError)(text)
-    return error
 
 
 @contextmanager
@@ -329,13 +240,13 @@ def _signals() -> Iterator[socket.socket]:
     reader, writer = socket.socketpair()
     with reader, writer:
         writer.setblocking(False)
-        for number in _SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:
             yield reader
         finally:
-            for number in _SIGNALS:
+            for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)  # the end has begun
             signal.set_wakeup_fd(-1)
 

@@ -11,9 +11,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from feed.app import Service
 from feed.database.migrate import migrate
 from feed.server import serve_until
+from feed.service import Service
 from feed.settings import Settings, load_settings
 from tests.cluster import Cluster
 

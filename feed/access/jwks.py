@@ -47,7 +47,7 @@ class PublishedKeys:
         if wanted is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         if not isinstance(wanted, str) or wanted not in self._keys:
-            raise Unauthorized("this token is signed with a key that is not published")
+            raise Unauthorized("this token is signed with a key that is not published", "unknown")
         return self._keys[wanted]
 
     def _old(self) -> bool:

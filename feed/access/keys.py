@@ -62,17 +62,17 @@ class Keys:
         """What a key stands for; raises Unauthorized or DatabaseUnavailable."""
         key = parse_key(text)
         if key is None:
-            raise Unauthorized("this is no key: a letter is missing or wrong")
+            raise Unauthorized("this is no key: a letter is missing or wrong", "malformed")
         record, grant = await self._known_or_read(key.id)
         if record is None or grant is None or not hmac.compare_digest(record.digest, key.digest):
-            raise Unauthorized("this key is not known here")
+            raise Unauthorized("this key is not known here", "unknown")
         return _in_force(record, grant)
 
     async def of_id(self, identity: str) -> Grant:
         """The same for one whose secret was checked before; raises Unauthorized or DatabaseUnavailable."""
         record, grant = await self._known_or_read(identity)
         if record is None or grant is None:
-            raise Unauthorized("this key is not known here")
+            raise Unauthorized("this key is not known here", "unknown")
         return _in_force(record, grant)
 
     def forget(self, identity: str) -> None:
@@ -114,7 +114,7 @@ class Keys:
 
 def _in_force(record: KeyRecord, grant: Grant) -> Grant:
     if record.revoked_at is not None:
-        raise Unauthorized("this key was revoked")
+        raise Unauthorized("this key was revoked", "revoked")
     if record.expires_at is not None and record.expires_at <= time.time():
-        raise Unauthorized("this key has expired")
+        raise Unauthorized("this key has expired", "expired")
     return grant

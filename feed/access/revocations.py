@@ -91,7 +91,7 @@ class Revocations:
         if self._upto is None and (grant.session is not None or grant.name.startswith("jwt:")):
             raise DatabaseUnavailable("what was revoked is not known yet")
         if any(concerns(one, grant) for one in self._candidates(grant)):
-            raise Unauthorized("this credential was revoked")
+            raise Unauthorized("this credential was revoked", "revoked")
 
     def _candidates(self, grant: Grant) -> list[Revocation]:
         named = self._named

@@ -60,7 +60,7 @@ class Tickets:
 
     async def grant(self, ticket: str, address: str, cursor: Cursor | None, began: int) -> Grant:
         """What a ticket lets its bearer read; `began` is where its stream would begin. Raises Unauthorized."""
-        refused = Unauthorized("this ticket is not good (any more): ask for a new one with POST /v1/tickets")
+        refused = Unauthorized("this ticket is not good (any more): ask for a new one with POST /v1/tickets", "expired")
         if _FORM.fullmatch(ticket) is None:
             raise refused
         found = await self._book.redeem(digest_of(ticket), address, began, self._settings.ticket_resume)

@@ -13,11 +13,12 @@ from typing import Annotated, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from feed.access.grant import Scope
 from feed.access.key import new_key
 from feed.access.keys import KeyRecord
-from feed.cli.terminal import say
+from feed.cli.terminal import clean, say
 from feed.database.access import AccessStore
 from feed.database.check import check
 from feed.database.connect import pool
@@ -109,7 +110,7 @@ def list_(
         table.add_column(name, overflow="fold")
     for one in records:
         shown = _shown(one)
-        table.add_row(*("" if shown[name] is None else str(shown[name]) for name in columns))
+        table.add_row(*(Text("" if shown[name] is None else clean(str(shown[name]))) for name in columns))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from feed.app import Service
 from feed.demo import Demo
 from feed.server import self_signed
 from feed.server import serve as run
+from feed.service import Service
 from feed.settings import Settings, load_settings
 from feed.workers import serve as run_workers
 

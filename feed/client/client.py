@@ -21,6 +21,8 @@ from feed.client.query import Filters, authorization, event_id, query, service_u
 # Seconds.
 _CONNECT = 10.0
 _DEFAULT_RETRY = 3.0
+_LONGEST_RETRY = 600_000
+"""Milliseconds; no server has a say over more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class FeedClient:
                         failures = 0
                         cursor = event_id(frame.id) or cursor
                         if frame.retry is not None:
-                            retry = frame.retry / 1000
+                            retry = min(frame.retry, _LONGEST_RETRY) / 1000
                         event = read_event(frame, cursor)
                         if event is None:
                             continue

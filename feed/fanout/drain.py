@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from feed.fanout.stream import Ended, Farewell
+from feed.fanout.farewell import Ended, Farewell
 from feed.fanout.streams import Streams
 from feed.settings import Settings
 

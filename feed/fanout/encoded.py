@@ -1,5 +1,7 @@
 """An event with its frames: encoded once in a process, shared by all who get it."""
 
+from dataclasses import replace
+
 from feed.event import Event, Kind
 from feed.filter import Filter, Terms
 from feed.frame import event_frame
@@ -8,7 +10,7 @@ from feed.frame import event_frame
 class Encoded:
     """One position, ready to be matched and sent."""
 
-    __slots__ = ("_before", "_left", "_now", "epoch", "event", "frame", "position")
+    __slots__ = ("_before", "_hidden", "_left", "_now", "epoch", "event", "frame", "position")
 
     def __init__(self, epoch: int, event: Event) -> None:
         self.epoch = epoch
@@ -18,6 +20,7 @@ class Encoded:
         self._now = Terms(event.job)
         self._before = self._now if event.was is None else Terms(event.was)
         self._left: bytes | None = None
+        self._hidden: bytes | None = None
 
     @property
     def terms(self) -> tuple[Terms, Terms]:
@@ -31,8 +34,17 @@ class Encoded:
         kind = wanted.kind_of(self.event, self._now, self._before)
         if kind is None:
             return None
+        if wanted.within is not None and not wanted.within.matches(self._now):
+            return self._hidden_frame()
         if kind is self.event.kind:
             return self.frame
         if self._left is None:
             self._left = event_frame(self.epoch, self.event, Kind.CLOSED)
         return self._left
+
+    def _hidden_frame(self) -> bytes:
+        """For those whose credential shows no more of the posting than that it left their part of the feed."""
+        if self._hidden is None:
+            job = {name: self.event.job[name] for name in ("id", "version", "updated_at", "closed_at")}
+            self._hidden = event_frame(self.epoch, replace(self.event, kind=Kind.UPDATED, job=job), Kind.CLOSED)
+        return self._hidden

@@ -11,8 +11,9 @@ from typing import Any, Self
 
 import orjson
 
+from feed.fanout.farewell import Farewell
 from feed.fanout.hub import Hub
-from feed.fanout.stream import Farewell, Stream
+from feed.fanout.stream import Stream
 from feed.fanout.streams import Streams
 
 _SLICE = 1_000

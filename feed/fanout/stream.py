@@ -4,15 +4,16 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 from feed import frame
 from feed.access.caller import Caller
 from feed.errors import DatabaseRefused, DatabaseUnavailable
 from feed.fanout.encoded import Encoded
+from feed.fanout.farewell import Ended, Farewell
 from feed.fanout.history import History, Page, Pruned
 from feed.fanout.hub import Hub
 from feed.fanout.joined import BLOCK, Stretch
+from feed.fanout.place import Lost, place_of
 from feed.fanout.subscriber import PIECE, Pushed, Queued, Subscriber
 from feed.filter import Filter
 from feed.query import Start
@@ -25,46 +26,6 @@ _SMALL = 8 * 1024
 
 Piece = bytes
 """Some of a stream's body; in `Stream` itself `bytes` is a number."""
-
-
-class Farewell(StrEnum):
-    """Why a stream ends from our side."""
-
-    DRAIN = "drain"
-    FULL = "full"
-    RATE = "rate"
-    UNAVAILABLE = "unavailable"
-    MAX_AGE = "max_age"
-    EXPIRED = "expired"
-    REVOKED = "revoked"
-    KICKED = "kicked"
-    GONE = "gone"  # the client left: nobody is told
-
-
-class Ended(StrEnum):
-    """How a stream ended where nobody said goodbye."""
-
-    CLIENT = "client"  # it left
-    STALLED = "stalled"  # it took nothing for too long
-    DEADLINE = "deadline"  # of the drain
-    ERROR = "error"  # a fault of ours
-
-
-class Lost(StrEnum):
-    """Why a cursor is of no use."""
-
-    MALFORMED = "malformed"
-    AHEAD = "ahead"
-    EPOCH = "epoch"
-    PRUNED = "pruned"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a stream begins; `lost` where that is the head for want of anything better."""
-
-    position: int
-    lost: Lost | None = None
 
 
 @dataclass(slots=True)
@@ -110,6 +71,7 @@ class Stream:
         self._farewell: Farewell | None = None
         self._said: Farewell | None = None
         self._cut: Ended | None = None
+        self._opened = False
         self._replayed = 0
         self._pulled = 0  # bytes that the stream found for itself; what the hub gave is the member's account
         self._silent = 0.0  # seconds waited since the last heartbeat
@@ -189,13 +151,14 @@ class Stream:
             if self._farewell is None:
                 try:
                     async with asyncio.timeout(hub.settings.connect_timeout):
-                        place = await self._place()
+                        place = await place_of(self._start, hub, self._history)
                 except (DatabaseUnavailable, DatabaseRefused, TimeoutError):
                     self.end(Farewell.UNAVAILABLE)
             if self._farewell is None:
                 self.position = place.position
                 opening = frame.opening(hub.epoch, self.position, hub.retry_ms())
                 synced = place.lost is None and self.position == hub.head and self._course == hub.course
+                self._opened = True
                 yield self._pull(Chunk(opening + frame.synced(self.position, 0) if synced else opening))
                 if place.lost is not None:
                     yield self._pull(self._reset(place.lost))
@@ -224,6 +187,8 @@ class Stream:
                         yield self._pull(Chunk(frame.heartbeat(hub.epoch, self.position)))
             if self._farewell is not Farewell.GONE:
                 reason = self._said = self._farewell or Farewell.DRAIN
+                if not self._opened and self._start == Start() and hub.ready:
+                    yield self._pull(Chunk(frame.pin(hub.epoch, hub.head)))  # what it misses meanwhile is replayed
                 yield self._pull(Chunk(frame.goodbye(reason, hub.retry_ms(reason is not Farewell.DRAIN))))
         finally:
             hub.leave(self._filter, self._member)
@@ -234,32 +199,6 @@ class Stream:
         self._pulled += chunk.size
         self._hub.counters.pulled_bytes += chunk.size
         return chunk
-
-    async def _place(self) -> Place:
-        hub, start = self._hub, self._start
-        if start.malformed:
-            return Place(hub.head, Lost.MALFORMED)
-        if start.earliest:
-            return Place((await self._history.reader.state()).floor)
-        if start.since is not None:
-            return Place(await self._history.reader.position_before(start.since))
-        cursor = start.cursor
-        if cursor is None:
-            return Place(hub.head)
-        epoch = hub.epoch if cursor.epoch is None else cursor.epoch
-        if epoch == hub.epoch and cursor.position <= hub.head:
-            return Place(cursor.position)  # if it was pruned, replay will find out
-        # The database judges, read afresh: this process may merely lag behind it.
-        state = await self._history.reader.state()
-        if cursor.epoch is not None and epoch != state.epoch:
-            end = await self._history.reader.epoch_end(epoch)
-            if end is None or cursor.position > end:
-                return Place(hub.head, Lost.EPOCH)
-        if cursor.position > state.head:
-            return Place(hub.head, Lost.AHEAD)
-        if cursor.position < state.floor:
-            return Place(hub.head, Lost.PRUNED)
-        return Place(cursor.position)
 
     def _reset(self, reason: Lost) -> Chunk:
         """Go on from the head; the frame says so."""

@@ -9,11 +9,15 @@ from contextlib import contextmanager
 
 import structlog
 
+from feed.fanout.farewell import Ended, Farewell
 from feed.fanout.hub import Hub
-from feed.fanout.stream import Ended, Farewell, Stream
+from feed.fanout.stream import Stream
 from feed.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+_ON_THE_WAY = 10.0
+"""Seconds for which an end also concerns streams that come after it: they may have been let in before."""
 
 
 class Streams:
@@ -27,6 +31,7 @@ class Streams:
         self._of_grant: Counter[str] = Counter()
         self.opened: Counter[str] = Counter()  # ever, by protocol
         self.ended: Counter[str] = Counter()  # ever, by reason
+        self._ending: list[tuple[float, Callable[[Stream], bool], Farewell]] = []
         self.draining = False
         self.empty = asyncio.Event()
         self.empty.set()
@@ -40,7 +45,7 @@ class Streams:
     @contextmanager
     def holding(self, stream: Stream) -> Iterator[None]:
         """Count `stream` as open; one that cannot be had now is told so at once."""
-        refused = self._refusal(stream)
+        refused = self._ended(stream) or self._refusal(stream)
         if refused is not None:
             stream.end(refused)
         stream.due = due_after(self._settings.max_age, asyncio.get_running_loop().time())
@@ -78,21 +83,35 @@ class Streams:
                 bytes=stream.bytes, replayed=stream.replayed, reason=reason.value,
             )  # fmt: skip
 
-    def _refusal(self, stream: Stream) -> Farewell | None:
-        settings, caller = self._settings, stream.caller
-        most = caller.grant.max_streams
+    def _ended(self, stream: Stream) -> Farewell | None:
+        """Whether it was to end between being let in and getting here."""
+        if not self._ending:
+            return None
+        now = asyncio.get_running_loop().time()
+        return next((reason for until, ends, reason in self._ending if until > now and ends(stream)), None)
+
+    def refusal(self) -> Farewell | None:
+        """Why nobody can come in now; None where somebody can."""
         if self.draining:
             return Farewell.DRAIN
-        if (
-            len(self) >= settings.max_streams
-            or (caller.bucket and self._of_address[caller.bucket] >= settings.streams_per_address)
-            or (most is not None and self._of_grant[caller.grant.name] >= most)
-        ):
+        if len(self) >= self._settings.max_streams:
             return Farewell.FULL
         return None if self._hub.ready else Farewell.UNAVAILABLE
 
+    def _refusal(self, stream: Stream) -> Farewell | None:
+        caller = stream.caller
+        most = caller.grant.max_streams
+        if (caller.bucket and self._of_address[caller.bucket] >= self._settings.streams_per_address) or (
+            most is not None and self._of_grant[caller.grant.name] >= most
+        ):
+            return self.refusal() or Farewell.FULL
+        return self.refusal()
+
     def end_where(self, ends: Callable[[Stream], bool], reason: Farewell) -> int:
-        """Say goodbye to the streams for which `ends` is true; returns how many."""
+        """Say goodbye to the streams for which `ends` is true, and to those that are on their way in; returns how many."""
+        now = asyncio.get_running_loop().time()
+        self._ending = [one for one in self._ending if one[0] > now]
+        self._ending.append((now + _ON_THE_WAY, ends, reason))
         ending = [stream for stream in self._streams.values() if ends(stream)]
         for stream in ending:
             stream.end(reason)

@@ -17,6 +17,7 @@ from feed.access.tokens import Tokens
 from feed.cursor import Cursor
 from feed.errors import Forbidden, TooMany, Unauthorized
 from feed.http.address import Origin, bucket_of, is_within, origin_of
+from feed.metrics.metrics import Metrics
 from feed.settings import Settings, is_loopback
 
 _HOW = (
@@ -30,7 +31,7 @@ class Gate:
 
     def __init__(
         self, settings: Settings, keys: Keys, tokens: Tokens, tickets: Tickets, revocations: Revocations, secret: Secret,
-        rates: Rates, revoke: Callable[[str, str, float], Awaitable[None]],
+        rates: Rates, metrics: Metrics, revoke: Callable[[str, str, float], Awaitable[None]],
     ) -> None:  # fmt: skip
         self._settings = settings
         self._keys = keys
@@ -38,7 +39,8 @@ class Gate:
         self._tickets = tickets
         self._revocations = revocations
         self._secret = secret
-        self.rates = rates
+        self._rates = rates
+        self._metrics = metrics
         self._revoke = revoke
 
     async def admit(self, request: HTTPConnection, scope: Scope) -> Caller:
@@ -67,8 +69,8 @@ class Gate:
             try:
                 grant = await self._tickets.grant(ticket, origin.address, cursor, began)
                 await self._in_force(grant)
-            except Unauthorized:
-                self._limit("denied", self._bucket(origin))
+            except Unauthorized as error:
+                self._refuse(error, origin)
                 raise
         if not grant.allows(Scope.READ):
             raise Forbidden("this credential is not good for reading")
@@ -83,7 +85,10 @@ class Gate:
 
     def too_often(self, caller: Caller) -> bool:
         """Whether a caller opens streams more often than it may."""
-        return bool(caller.bucket) and self.rates.hit("stream", caller.bucket) > 0
+        if not caller.bucket or self._rates.hit("stream", caller.bucket) == 0:
+            return False
+        self._metrics.limited("stream_rate")
+        return True
 
     async def session(self, grant: Grant) -> tuple[Grant, str]:
         """A session for the holder of a grant, and the value of its cookie."""
@@ -129,15 +134,15 @@ class Gate:
                     return self._without(request, origin, scope)  # an old cookie is no worse than none
                 except Unauthorized:
                     raise error from None
-        except Unauthorized:
-            self._limit("denied", self._bucket(origin))
+        except Unauthorized as error:
+            self._refuse(error, origin)
             raise
 
     async def _by_header(self, sent: str) -> Grant:
         scheme, _, credential = sent.partition(" ")
         credential = credential.strip()
         if scheme.lower() != "bearer" or not credential or not credential.isascii():
-            raise Unauthorized(f"this Authorization is not understood: {_HOW}")
+            raise Unauthorized(f"this Authorization is not understood: {_HOW}", "malformed")
         if credential.startswith(PREFIX):
             return await self._keys.grant(credential)
         grant = await self._tokens.grant(credential)
@@ -166,7 +171,7 @@ class Gate:
             return OPEN_READING
         if scope is Scope.METRICS and (settings.metrics == "open" or (local and settings.open_metrics)):
             return OPEN
-        raise Unauthorized(f"this needs a credential: {_HOW}")
+        raise Unauthorized(f"this needs a credential: {_HOW}", "missing")
 
     def _origin(self, request: HTTPConnection) -> Origin:
         return origin_of(request.scope, self._settings.trusted_proxies)
@@ -178,9 +183,16 @@ class Gate:
         version = request.scope.get("http_version", "1.1")
         return Caller(grant, origin.address, f"HTTP/{version}", origin.secure, self._bucket(origin))
 
+    def _refuse(self, error: Unauthorized, origin: Origin) -> None:
+        """Count a bad credential; raises TooMany for one too many. To have none is no attempt at anything."""
+        self._metrics.refused(error.reason)
+        if error.reason != "missing":
+            self._limit("denied", self._bucket(origin))
+
     def _limit(self, name: Limit, who: str) -> None:
         """Raise TooMany where `who` has done it too often; nobody is not limited."""
-        if who and (seconds := self.rates.hit(name, who)) > 0:
+        if who and (seconds := self._rates.hit(name, who)) > 0:
+            self._metrics.limited(f"{name}_rate")
             raise TooMany(f"too many requests: come back in {max(1, round(seconds))} s", seconds)
 
 

@@ -68,7 +68,7 @@ def routes(
         database = "ok"
         if source.fault is not None:
             # It may name hosts and users.
-            database = source.fault if settings.open_reading or await _may(request) else "unavailable"
+            database = source.fault if await _may(request) else "unavailable"
         state = Readiness(
             ready=reason is None, reason=reason, draining=streams.draining, database=database, streams=len(streams),
             position=hub.head, lag=hub.behind, seen_seconds=None if seen is None else round(seen, 3),

@@ -126,6 +126,21 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
         counts = {"created": written.created, "updated": written.updated, "unchanged": written.unchanged}
         return Response(encode(counts), media_type="application/json")
 
+    @router.post(
+        "/{job_id}/close",
+        response_model=PostingWhole,
+        responses=documented(401, 403, 404, 422, 429, 503),
+        dependencies=[Depends(same_site)],
+    )
+    async def close_job(job_id: _ID, request: Request) -> Response:
+        """Close a posting; one that is closed stays as it is."""
+        caller = await gate.admit(request, Scope.WRITE)
+        async for _ in pieces(request, settings):
+            pass
+        await store.read(job_id, caller.grant.filter)  # what it may not see is not there
+        await store.close(job_id)
+        return Response(await store.read(job_id), media_type="application/json")
+
     @router.put(
         "/{source}/{external_id:path}",
         response_model=PostingWhole,
@@ -142,20 +157,6 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
                 if body.setdefault(name, value) != value:
                     raise Invalid([Fault(name, f"says {body[name]!r}, the address says {value!r}")])
         return await _put(check(bounded(body, settings)))
-
-    @router.post(
-        "/{job_id}/close",
-        response_model=PostingWhole,
-        responses=documented(401, 403, 404, 422, 429, 503),
-        dependencies=[Depends(same_site)],
-    )
-    async def close_job(job_id: _ID, request: Request) -> Response:
-        """Close a posting; one that is closed stays as it is."""
-        await gate.admit(request, Scope.WRITE)
-        async for _ in pieces(request, settings):
-            pass
-        await store.close(job_id)
-        return Response(await store.read(job_id), media_type="application/json")
 
     async def _put(posting: PostingIn) -> Response:
         job_id, created = await store.put(posting)

@@ -12,9 +12,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from feed.access.caller import NOBODY
 from feed.errors import DatabaseUnavailable, TooMany
+from feed.fanout.farewell import Farewell
 from feed.fanout.history import History
 from feed.fanout.hub import Hub
-from feed.fanout.stream import Farewell, Stream
+from feed.fanout.stream import Stream
 from feed.fanout.streams import Streams
 from feed.http.gate import Gate
 from feed.http.problems import documented
@@ -143,15 +144,16 @@ def routes(hub: Hub, history: History, streams: Streams, gate: Gate, settings: S
         wanted = query.canonical(settings.filter_values)
         start = query.start(last_event_id, datetime.now(UTC))
         began = hub.head if start == Start() else 0 if start.cursor is None else start.cursor.position
-        refused: Farewell | None = None
-        try:
-            caller = await gate.admit_stream(request, query.ticket, start.cursor, began)
-            if gate.too_often(caller):
+        caller, refused = NOBODY, streams.refusal()
+        if refused is None:  # else no ticket is used up for it
+            try:
+                caller = await gate.admit_stream(request, query.ticket, start.cursor, began)
+                if gate.too_often(caller):
+                    refused = Farewell.RATE
+            except TooMany:
                 refused = Farewell.RATE
-        except TooMany:
-            caller, refused = NOBODY, Farewell.RATE
-        except DatabaseUnavailable:
-            caller, refused = NOBODY, Farewell.UNAVAILABLE
+            except DatabaseUnavailable:
+                refused = Farewell.UNAVAILABLE
         filters = query.encoded()
         snapshot = f"/v1/jobs?{filters}" if filters else "/v1/jobs"
         connection = connection_of(request.scope)

@@ -5,9 +5,9 @@ half of them over HTTP/1.1 and half over HTTP/2, get 20 events a second from a s
 speaks TLS). Every attack is made twice: from one address, to which limits by address apply, and as if from everywhere, where
 none does. The service has a core to itself; attackers (nice 19), readers, writer and Postgres share the others.
 
-On its way an event wakes up a handful of processes, and an attacker on the same machine makes each of them wait for a core,
-which no attacker elsewhere does. How long, p99 of one wake-up, stands beside the latencies ("core": the later of both kinds
-of cores): what exceeds a few of those is the service's own.
+On its way an event wakes up a handful of processes, and an attacker on the same machine makes each of them wait for a core:
+"core" is the p99 of one such wait, on the busier kind of cores. What an attacker also does to everybody on its machine, and
+to nobody elsewhere, is to fill the kernel's queue of the loopback device: that is in the latencies, and not in "core".
 """
 
 import asyncio
@@ -235,7 +235,7 @@ def main(
         section.add(**row)
     section.notes += [
         "Attackers run at nice 19, on the cores of the readers; the service has one to itself. Ratio: p99 during to before.",
-        "Core: p99 of the time that a process waits for a core, on the busier kind; an event takes four such waits or five.",
+        "Core: p99 of the time that a process waits for a core, on the busier kind. All share the loopback device, too.",
     ]
     section.show(console)
     if not only:

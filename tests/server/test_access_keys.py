@@ -173,7 +173,6 @@ async def test_what_leaves_a_keys_part_of_the_feed_is_closed_for_its_holder(
         assert [frame.data["reason"] for frame in replayed if frame.event == "closed"] == ["left_filter"]
 
 
-@pytest.mark.xfail(strict=True, reason="a closed frame (left_filter) carries the posting as it is now")
 async def test_what_left_a_keys_part_of_the_feed_tells_nothing_of_where_it_went(
     public: Running, writer: httpx.AsyncClient
 ) -> None:

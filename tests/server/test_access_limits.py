@@ -42,7 +42,7 @@ async def refusal(url: str, headers: dict[str, str], *, http2: bool = False) -> 
         return last.data["reason"], last.retry
 
 
-@pytest.mark.parametrize("kind", ["unknown key", "slip", "nonsense", "none", "cookie", "ticket"])
+@pytest.mark.parametrize("kind", ["unknown key", "slip", "nonsense", "cookie", "ticket"])
 async def test_too_many_bad_credentials_of_one_address_are_refused_for_a_while(dsn: str, kind: str) -> None:
     async with run_server(limited(dsn, denied_rate="3/hour")) as running, asking(running) as client:
         good = await make_key(running)
@@ -82,16 +82,20 @@ async def test_too_many_bad_credentials_of_one_address_are_refused_for_a_while(d
         assert (await client.get("/healthz", headers=at("203.0.113.9"))).status_code == 200
 
 
-@pytest.mark.xfail(strict=True, reason="a good credential is let in whatever the address tried before")
-async def test_an_address_that_guesses_too_often_learns_nothing_more(dsn: str) -> None:
-    """A good guess must look as the others do: else the limit only slows the count down, not the search."""
+async def test_a_good_credential_is_let_in_whatever_its_neighbours_tried(dsn: str) -> None:
+    """A key has 190 random bits: nobody guesses one, and one client must not lock out all who share its address."""
     async with run_server(limited(dsn, denied_rate="3/hour")) as running, asking(running) as client:
         good = await make_key(running)
         for _ in range(3):
             assert (await client.get("/v1/jobs", headers=bearer(new_key()) | at("203.0.113.9"))).status_code == 401
         check_too_many(await client.get("/v1/jobs", headers=bearer(new_key()) | at("203.0.113.9")))
-        check_too_many(await client.get("/v1/jobs", headers=bearer(good) | at("203.0.113.9")))
-        assert (await refusal(running.url, bearer(good) | at("203.0.113.9")))[0] == "rate"
+        assert (await client.get("/v1/jobs", headers=bearer(good) | at("203.0.113.9"))).status_code == 200
+
+
+async def test_to_have_no_credential_is_no_attempt(dsn: str) -> None:
+    async with run_server(limited(dsn, denied_rate="1/hour")) as running, asking(running) as client:
+        for _ in range(3):
+            assert (await client.get("/v1/jobs", headers=at("203.0.113.9"))).status_code == 401
 
 
 async def test_bad_credentials_of_an_exempt_address_are_not_counted(dsn: str) -> None:
@@ -103,9 +107,9 @@ async def test_bad_credentials_of_an_exempt_address_are_not_counted(dsn: str) ->
 async def test_an_ipv6_client_is_counted_by_its_network(dsn: str) -> None:
     async with run_server(limited(dsn, denied_rate="2/hour")) as running, asking(running) as client:
         for n in (1, 2):
-            assert (await client.get("/v1/jobs", headers=at(f"2001:db8::{n}"))).status_code == 401
-        check_too_many(await client.get("/v1/jobs", headers=at("2001:db8::3")))
-        assert (await client.get("/v1/jobs", headers=at("2001:db8:0:1::3"))).status_code == 401
+            assert (await client.get("/v1/jobs", headers=bearer(new_key()) | at(f"2001:db8::{n}"))).status_code == 401
+        check_too_many(await client.get("/v1/jobs", headers=bearer(new_key()) | at("2001:db8::3")))
+        assert (await client.get("/v1/jobs", headers=bearer(new_key()) | at("2001:db8:0:1::3"))).status_code == 401
 
 
 @pytest.fixture
@@ -197,5 +201,6 @@ async def test_a_proxy_that_is_not_trusted_cannot_hide_who_asks(dsn: str) -> Non
     settings = limited(dsn, trusted_proxies="10.0.0.0/8", denied_rate="3/hour")
     async with run_server(settings) as running, asking(running) as client:
         for n in range(3):
-            assert (await client.get("/v1/jobs", headers=at(f"203.0.113.{n}"))).status_code == 401
-        check_too_many(await client.get("/v1/jobs", headers=at("203.0.113.99")))
+            bad = bearer(new_key()) | at(f"203.0.113.{n}")
+            assert (await client.get("/v1/jobs", headers=bad)).status_code == 401
+        check_too_many(await client.get("/v1/jobs", headers=bearer(new_key()) | at("203.0.113.99")))

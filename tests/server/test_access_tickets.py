@@ -345,7 +345,6 @@ async def test_streams_by_ticket_count_as_streams_of_the_key_that_asked(public: 
             assert await farewell(other) == "full"
 
 
-@pytest.mark.xfail(strict=True, reason="the goodbye of a stream that did not open carries no id to come back with")
 async def test_a_stream_that_was_told_to_come_back_may(public: Running) -> None:
     """The first use found the service full: the browser comes back by itself, with the last id, if it was given one."""
     key = await make_key(public, max_streams=1)

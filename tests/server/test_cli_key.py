@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import pytest
 
 from tests.cluster import Cluster
 from tests.conftest import run_server
@@ -120,7 +119,6 @@ async def test_an_empty_list_says_how_to_make_a_key(dsn: str) -> None:
     assert await key(dsn, "list", "--json") == (0, "", "")
 
 
-@pytest.mark.xfail(strict=True, reason="the table takes a note for rich's markup, and prints what steers a terminal")
 async def test_a_note_is_shown_as_it_was_written_and_steers_no_terminal(dsn: str) -> None:
     await made(dsn, "--scope", "read", "--note", "[/Acme] of [bold]\x1b[31m")
     code, table, err = await key(dsn, "list")

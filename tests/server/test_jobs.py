@@ -560,6 +560,7 @@ async def test_the_documented_example_can_be_posted_in_every_way(client: httpx.A
         for path, item in document["paths"].items()
         for method, operation in item.items()
         for kind, media in operation.get("requestBody", {}).get("content", {}).items()
+        if path != "/v1/tickets"
     ]
     assert {(path, kind) for path, _, kind, _ in writes} == {
         ("/v1/jobs", "application/json"), ("/v1/jobs", "application/x-ndjson"),

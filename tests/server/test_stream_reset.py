@@ -10,10 +10,19 @@ import pytest
 from feed.database.keeper import prune
 from feed.settings import Settings
 from tests.conftest import Running, make_settings, run_server
-from tests.proxy import proxied
+from tests.postgres.running import terminate
+from tests.proxy import Proxy, proxied
 from tests.reader import reading
 from tests.server.test_stream import INSERT, fill, replayed
 from tests.waiting import until
+
+
+async def freeze_tailer(running: Running, proxy: Proxy, database: "asyncpg.Connection[Any]") -> None:
+    """Freeze what a process follows the log by; its pool's connections end, and those made from here on pass."""
+    await terminate(database, "feed pool")
+    connections = running.service.store._pool
+    await until(lambda: connections.get_size() == 0)
+    proxy.freeze()
 
 
 async def check_reset(running: Running, cursor: str, reason: str, *, header: bool = False, http2: bool = False) -> None:
@@ -130,7 +139,7 @@ async def test_an_id_ahead_of_a_process_that_merely_lags_is_good(
         slow = make_settings(dsn.replace(f":{port}/", f":{proxy.port}/"), sequencer=False, tail_timeout=60)
         async with run_server(slow) as lagging:
             assert lagging.service.hub.head == 2
-            proxy.freeze()  # its tailer; connections made from here on pass
+            await freeze_tailer(lagging, proxy, database)
             epoch = await fill(leading, database, 3)
             async with reading(lagging.url, headers={"Last-Event-ID": f"{epoch}.5"}) as reader:
                 _, pin = await reader.frame(), await reader.frame()
@@ -151,7 +160,7 @@ async def test_an_id_ahead_of_everyone_resets_on_a_lagging_process_too(
         await fill(leading, database, 2)
         slow = make_settings(dsn.replace(f":{port}/", f":{proxy.port}/"), sequencer=False, tail_timeout=60)
         async with run_server(slow) as lagging:
-            proxy.freeze()
+            await freeze_tailer(lagging, proxy, database)
             epoch = await fill(leading, database, 3)
             async with reading(lagging.url, headers={"Last-Event-ID": f"{epoch}.6"}) as reader:
                 reset = (await reader.until("reset"))[-1]

@@ -14,6 +14,8 @@ from hypercorn.asyncio import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
+from feed.access.caller import Caller
+from feed.access.grant import OPEN
 from feed.event import Event, Kind
 from feed.fanout.history import History
 from feed.fanout.hub import Hub
@@ -35,6 +37,18 @@ class Application(FastAPI):
         await super().__call__(scope, receive, send)
 
 
+class OpenGate:
+    """Lets everybody in."""
+
+    async def admit_stream(self, *_: Any) -> Caller:
+        """Whoever it is."""
+        return Caller(OPEN)
+
+    def too_often(self, _: Caller) -> bool:
+        """Never."""
+        return False
+
+
 async def main(port: int) -> None:
     """Serve until killed."""
     settings = load_settings(port=port, log_level="error")
@@ -51,7 +65,7 @@ async def main(port: int) -> None:
 
     app.add_route("/publish", publish, methods=["POST"])
     history = History(cast(Any, None), settings.history_page, settings.history_cache, settings.history_reads)
-    app.include_router(stream.routes(hub, history, Streams(hub, settings), settings))
+    app.include_router(stream.routes(hub, history, Streams(hub, settings), cast(Any, OpenGate()), settings))
     with listen(settings) as sock, installed():
         config = hypercorn_config(settings, sock, Connections())
         config.keep_alive_max_requests = sys.maxsize
