@@ -97,6 +97,7 @@ def hypercorn_config(settings: Settings, sock: socket.socket, connections: Conne
     config.connections = connections
     config.admission = _admission(settings, connections)
     config.proxied = lambda address: settings.proxy_protocol and is_within(address, settings.trusted_proxies)
+    config.crowds = lambda address: is_within(address, settings.trusted_proxies)
     config.begin = Turns()
     config.ends = Turns()
     config.frames = Turns(2)

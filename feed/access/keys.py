@@ -75,6 +75,12 @@ class Keys:
             raise Unauthorized("this key is not known here", "unknown")
         return _in_force(record, grant)
 
+    def knows(self, text: str) -> bool:
+        """Whether a key was good when the database was last asked, however long ago."""
+        key = parse_key(text)
+        found = None if key is None else self._known.get(key.id)
+        return found is not None and found[1] is not None
+
     def forget(self, identity: str) -> None:
         """Look again the next time."""
         self._known.pop(identity, None)

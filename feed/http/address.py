@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
-_SIGNS = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
+_SIGNS = frozenset({b"forwarded", b"x-real-ip", b"via"})
 _SECURE = {"http": False, "https": True}
 
 Network = IPv4Network | IPv6Network
@@ -33,7 +33,7 @@ def origin_of(scope: Mapping[str, Any], trusted: tuple[Network, ...]) -> Origin:
     address = _plain(client[0].partition("%")[0]) or client[0] if client else ""
     secure = scope.get("scheme") in ("https", "wss")
     headers = scope.get("headers", ())
-    forwarded = any(name in _SIGNS for name, _ in headers)
+    forwarded = any(name in _SIGNS or name.startswith(b"x-forwarded-") for name, _ in headers)
     if not trusted or not is_within(address, trusted):
         return Origin(address, secure, forwarded)
     for said, scheme in _hops(headers):

@@ -116,6 +116,7 @@ class Gate:
             and not origin.forwarded
             and server is not None
             and is_loopback(server[0])
+            and is_loopback(origin.address)
             and (is_loopback(named) or named.endswith(".localhost"))
         )
 
@@ -123,7 +124,7 @@ class Gate:
         try:
             sent = request.headers.get("authorization")
             if sent is not None:
-                return await self._by_header(sent)
+                return await self._by_header(sent, origin)
             cookie = request.cookies.get(COOKIE)
             if cookie is None:
                 return self._without(request, origin, scope)
@@ -138,12 +139,15 @@ class Gate:
             self._refuse(error, origin)
             raise
 
-    async def _by_header(self, sent: str) -> Grant:
+    async def _by_header(self, sent: str, origin: Origin) -> Grant:
         scheme, _, credential = sent.partition(" ")
         credential = credential.strip()
         if scheme.lower() != "bearer" or not credential or not credential.isascii():
             raise Unauthorized(f"this Authorization is not understood: {_HOW}", "malformed")
         if credential.startswith(PREFIX):
+            bucket = self._bucket(origin)
+            if bucket and not self._keys.knows(credential) and (seconds := self._rates.wait("denied", bucket)) > 0:
+                raise _too_many(seconds)  # guesses are not worth a look into the database
             return await self._keys.grant(credential)
         grant = await self._tokens.grant(credential)
         self._revocations.check(grant)
@@ -193,7 +197,11 @@ class Gate:
         """Raise TooMany where `who` has done it too often; nobody is not limited."""
         if who and (seconds := self._rates.hit(name, who)) > 0:
             self._metrics.limited(f"{name}_rate")
-            raise TooMany(f"too many requests: come back in {max(1, round(seconds))} s", seconds)
+            raise _too_many(seconds)
+
+
+def _too_many(seconds: float) -> TooMany:
+    return TooMany(f"too many requests: come back in {max(1, round(seconds))} s", seconds)
 
 
 def _host_of(host: str) -> str:

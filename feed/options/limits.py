@@ -34,7 +34,7 @@ class LimitOptions(BaseSettings):
     read_rate: str = "1200/minute"
     """Lists and reads of one address or key."""
     denied_rate: str = "30/minute"
-    """Bad credentials of one address; more are answered with 429 (a good one is let in: its neighbours lock nobody out)."""
+    """Bad credentials of one address; more are answered with 429, and keys not seen before with them."""
     header_bytes: Bytes = 16 * 1024
     """The head of one request."""
     h2_control_rate: Count = 200

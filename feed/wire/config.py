@@ -24,6 +24,8 @@ class WireConfig(Config):
     admission: Admission
     proxied: Callable[[str], bool]
     """Whether connections from an address begin with a PROXY header."""
+    crowds: Callable[[str], bool]
+    """Whether many clients come from an address: a proxy's connection carries what all of them do."""
     begin: Turns
     ends: Turns
     frames: Turns

@@ -59,12 +59,13 @@ class Http2(H2Protocol):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        limit(self.connection, self.config.h2_control_rate, self.config.header_bytes)
+        clients = self.config.h2_max_concurrent_streams if self.client and self.config.crowds(self.client[0]) else 1
+        limit(self.connection, self.config.h2_control_rate * clients, self.config.header_bytes)
         self._greedy = False  # whether it had sent more than a ration when it was last looked at
         self._waiting: dict[int, asyncio.Future[None]] = {}  # for a window, by stream
         self.corked: list[bytes] = []  # pushed in this turn of the event loop; the transport does not have it yet
         self._corked_size = 0
-        self._resets = Bucket(self.config.h2_resets, self.config.h2_reset_rate)
+        self._resets = Bucket(self.config.h2_resets * clients, self.config.h2_reset_rate * clients)
         self._unended: dict[int, int] = {}  # bytes behind the answer, of streams whose request has no end yet
 
     async def initiate(self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None) -> None:

@@ -107,7 +107,7 @@ async def test_a_response_that_is_under_way_when_the_service_stops_ends_cleanly(
 ) -> None:
     asked, go = asyncio.Event(), asyncio.Event()
 
-    async def read(_: JobStore, __: int) -> bytes:
+    async def read(*_: object) -> bytes:
         asked.set()
         await go.wait()
         return body
@@ -229,7 +229,7 @@ async def silent_tls(url: str, *protocols: str) -> AsyncIterator[SilentTls]:
             await writer.wait_closed()
 
 
-GET = b"GET %b HTTP/1.1\r\nHost: feed\r\nConnection: close\r\n\r\n"
+GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 async def test_a_tls_client_that_never_says_close_notify_is_closed_all_the_same(dsn: str, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_x_forwarded_for_is_read_from_the_right_too(value: str, address: str) ->
 
 def test_the_scheme_comes_from_x_forwarded_proto() -> None:
     assert origin(PROXY, ("X-Forwarded-For", "198.51.100.1"), ("X-Forwarded-Proto", "https")).secure
-    assert origin(PROXY, ("X-Forwarded-Proto", "https")) == Origin(PROXY, secure=True, forwarded=False)
+    assert origin(PROXY, ("X-Forwarded-Proto", "https")) == Origin(PROXY, secure=True, forwarded=True)
     two = ("X-Forwarded-For", "198.51.100.1, 10.9.9.9")
     assert origin(PROXY, two, ("X-Forwarded-Proto", "https, http")).secure
     assert origin(PROXY, two, ("X-Forwarded-Proto", "https")).secure
