@@ -49,7 +49,11 @@ def tail(
         bool, typer.Option("--json", help='Print a JSON line an event: {"id", "event", "data"}.')
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check that no position is missing, doubled or out of order.")
+        bool,
+        typer.Option(
+            "--verify",
+            help="Check that no position is missing, doubled or out of order. Without a canary: it takes some.",
+        ),
     ] = False,
     http2: Annotated[bool, typer.Option("--http2/--http1.1", help="The protocol to speak.")] = False,
     key: Key = None,

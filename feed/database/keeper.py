@@ -1,4 +1,5 @@
-"""The keeper: what the leader does besides sequencing. Expires postings, prunes the log, makes partitions ahead."""
+"""The keeper: what the leader does besides sequencing. Expires postings, prunes the log, makes partitions ahead, and
+forgets tickets and revocations that matter no more."""
 
 import asyncio
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from feed.database.access import forget_expired
 from feed.database.connect import Backoff, owned, translated
 from feed.database.sequencer import Sequencer
 from feed.errors import DatabaseRefused, DatabaseUnavailable
@@ -73,6 +75,7 @@ class Keeper:
                     "SELECT extend_log($1, $2)", self._settings.log_partition, self._settings.log_partitions_ahead
                 )
                 await prune(connection, self._settings)
+                await forget_expired(connection)
                 due = loop.time() + self._settings.housekeeping
             backoff.reset()
             await asyncio.sleep(min(self._settings.expiry_interval, self._settings.housekeeping))

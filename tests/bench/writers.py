@@ -149,7 +149,7 @@ async def prepare(cluster: Cluster, variant: str) -> None:
 async def serving(dsn: str, subscribers: int) -> AsyncIterator[None]:
     """The service with its defaults, and subscribers that take everything."""
     with tempfile.TemporaryDirectory(prefix="feed-bench-") as folder:
-        service = ServiceProcess("bench", dsn, Path(folder), {})
+        service = ServiceProcess("bench", dsn, Path(folder), environment={})
         transports = []
         try:
             await service.start()

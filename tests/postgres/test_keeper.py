@@ -5,6 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
+from feed.database.access import forget_expired
 from feed.database.keeper import Keeper, expire, prune
 from feed.database.sequencer import Sequencer
 from feed.settings import Settings
@@ -213,3 +214,18 @@ async def test_the_leader_expires_and_a_follower_does_not(database: Connection, 
     assert [(event.kind, event.reason) for event in await logged(database)] == [
         ("posted", None), ("updated", None), ("closed", "expired"),
     ]  # fmt: skip
+
+
+async def test_tickets_and_revocations_that_matter_no_more_are_forgotten(database: Connection) -> None:
+    await database.execute(
+        "INSERT INTO ticket (digest, holder, filter, expires_at, resume_until) VALUES "
+        "(sha256('1'), '{}', '', now() - interval '1 s', NULL), (sha256('2'), '{}', '', now() + interval '1 h', NULL), "
+        "(sha256('3'), '{}', '', now() - interval '1 h', now() + interval '1 h')"
+    )
+    await database.execute(
+        "INSERT INTO revocation (kind, subject, until) VALUES ('session', 'old', now() - interval '1 s'), "
+        "('session', 'new', now() + interval '1 h'), ('subject', 'alice', 'infinity')"
+    )
+    await forget_expired(database)
+    assert await database.fetchval("SELECT count(*) FROM ticket") == 2
+    assert [row["subject"] for row in await database.fetch("SELECT subject FROM revocation ORDER BY 1")] == ["alice", "new"]
