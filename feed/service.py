@@ -11,7 +11,7 @@ import structlog
 from feed import __version__
 from feed.access.keys import Keys
 from feed.access.rates import Rates
-from feed.access.revocations import Revocation, Revocations, concerns
+from feed.access.revocations import Revocation, Revocations
 from feed.access.secret import Secret
 from feed.access.tickets import Tickets
 from feed.access.tokens import Tokens
@@ -65,7 +65,7 @@ class Service:
         here = this_process(hub.process, structlog.contextvars.get_contextvars().get("worker"))
         self.census = Census(settings, connections, Roll(hub, self.streams), here, access.revoke)
         self.keys = Keys(access, settings.key_cache)
-        self.revocations = Revocations(access, settings.access_poll, self._ended)
+        self.revocations = Revocations(access, settings.access_poll, settings.jwt_leeway, self._ended)
         self.gate = Gate(
             settings, self.keys, Tokens(settings), Tickets(access, settings), self.revocations, Secret(access),
             Rates(settings), metrics, access.revoke,
@@ -93,7 +93,7 @@ class Service:
             return
         if one.kind == "key":
             self.keys.forget(one.subject)
-        self.streams.end_where(lambda stream: concerns(one, stream.caller.grant), Farewell.REVOKED)
+        self.streams.end_where(lambda stream: self.revocations.concerns(one, stream.caller.grant), Farewell.REVOKED)
 
     def background(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Run something for as long as the service lasts."""
@@ -150,6 +150,9 @@ async def running(settings: Settings, metrics: Metrics, clients: Connections) ->
         if dsn is None:
             dsn = await stack.enter_async_context(embedded(settings.data_dir))
         connections = await stack.enter_async_context(pool(settings, dsn))
+        # Of its own: whoever holds all the others with slow lists must not keep revocations and keys waiting.
+        few = settings.model_copy(update={"pool_size": settings.access_pool_size})
+        of_access = await stack.enter_async_context(pool(few, dsn))
         traces = traces_of(__version__)
         stack.push_async_callback(asyncio.to_thread, traces.close)
         canary = None
@@ -161,7 +164,7 @@ async def running(settings: Settings, metrics: Metrics, clients: Connections) ->
         )
         async with asyncio.TaskGroup() as tasks:
             service = Service(
-                settings, dsn, JobStore(connections, traces), AccessStore(connections), history, hub, connections, metrics,
+                settings, dsn, JobStore(connections, traces), AccessStore(of_access), history, hub, of_access, metrics,
                 canary, clients, tasks,
             )  # fmt: skip
             prepared = True

@@ -49,8 +49,11 @@ class RevocationReader(Protocol):
 class Revocations:
     """Asks for news every `poll` seconds and tells `ended`; remembers what a credential alone would not show."""
 
-    def __init__(self, reader: RevocationReader, poll: float, ended: Callable[[Revocation], None]) -> None:
+    def __init__(
+        self, reader: RevocationReader, poll: float, leeway: float, ended: Callable[[Revocation], None]
+    ) -> None:
         self._reader = reader
+        self._leeway = leeway
         self._poll = poll
         self._ended = ended
         self._seen: dict[int, float] = {}
@@ -61,7 +64,10 @@ class Revocations:
     async def run(self) -> None:
         """Listen for ever."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # a fault of ours must not end the feed: it is seen, and tried again
+                log.exception("hearing of revocations failed")
             await asyncio.sleep(self._poll)
 
     async def look(self) -> None:
@@ -79,7 +85,8 @@ class Revocations:
                 self._seen[one.id] = one.at
                 if one.kind in self._named:
                     self._named[one.kind][one.subject] = one
-                self._ended(one)
+                if self._upto is not None or one.at > heard.at - _OVERLAP:  # no stream is older than this process
+                    self._ended(one)
         self._upto = heard.at
         self._seen = {number: at for number, at in self._seen.items() if at > heard.at - 2 * _OVERLAP}
         for names in self._named.values():
@@ -90,8 +97,12 @@ class Revocations:
         """Raise Unauthorized for a grant that has ended before its time, DatabaseUnavailable while that is not known."""
         if self._upto is None and (grant.session is not None or grant.name.startswith("jwt:")):
             raise DatabaseUnavailable("what was revoked is not known yet")
-        if any(concerns(one, grant) for one in self._candidates(grant)):
+        if any(self.concerns(one, grant) for one in self._candidates(grant)):
             raise Unauthorized("this credential was revoked", "revoked")
+
+    def concerns(self, one: Revocation, grant: Grant) -> bool:
+        """Whether a grant ends with a revocation; a subject's tokens are those from before it, as far as clocks can tell."""
+        return _concerns(one, grant, self._leeway)
 
     def _candidates(self, grant: Grant) -> list[Revocation]:
         named = self._named
@@ -103,13 +114,14 @@ class Revocations:
         return [one for one in found if one is not None]
 
 
-def concerns(one: Revocation, grant: Grant) -> bool:
-    """Whether a grant ends with a revocation; a subject's tokens are those from before it."""
+def _concerns(one: Revocation, grant: Grant, leeway: float) -> bool:
     match one.kind:
         case "key":
             return grant.name == f"key:{one.subject}"
         case "subject":
-            return grant.name == f"jwt:{one.subject}" and (grant.issued_at is None or grant.issued_at <= one.at)
+            return grant.name == f"jwt:{one.subject}" and (
+                grant.issued_at is None or grant.issued_at <= one.at + leeway
+            )
         case "token":
             return grant.token == one.subject
         case "session":

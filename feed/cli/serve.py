@@ -111,7 +111,7 @@ def _access(settings: Settings) -> str:
     """Who may do what, in a sentence."""
     match settings.open_reading, settings.open_writing:
         case True, True:
-            return "Reading and writing need no key: only this machine can reach this address. Through a proxy they do."
+            return "Reading and writing need no key: only this machine reaches this address. Through a proxy they do."
         case True, False:
             return "Everybody may read; writing needs a key."
         case False, True:

@@ -94,7 +94,9 @@ class AccessStore:
         with translated():
             await self._pool.execute(
                 "INSERT INTO revocation (kind, subject, until) "
-                "VALUES ($1, $2, coalesce(clock_timestamp() + make_interval(secs => $3), 'infinity'))",
+                "SELECT $1, $2, coalesce(clock_timestamp() + make_interval(secs => $3), 'infinity') "
+                "WHERE $1 <> 'session' OR NOT EXISTS "
+                "(SELECT FROM revocation r WHERE r.kind = $1 AND r.subject = $2 AND r.until > clock_timestamp())",
                 kind, subject, seconds,
             )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """The job store: postings written, closed, read and listed; the list asks of SQL what `feed.filter` asks in memory."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +17,8 @@ from feed.posting import FIELDS, PostingIn
 from feed.settings import load_settings
 from feed.traces import NO_TRACES, Traces
 
+_LIST_WAIT = 5.0
+"""Seconds that a list waits for its turn."""
 _COLUMNS = ", ".join(f"j.{name}" for name in FIELDS)
 _READ = f"SELECT {_COLUMNS}, '/v1/jobs/' || j.id AS href"
 _WRITTEN = [name for name in FIELDS if name not in ("id", "version", "updated_at")] + ["description"]
@@ -86,6 +89,7 @@ class JobStore:
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", traces: Traces = NO_TRACES) -> None:
         self._pool = pool
+        self._lists = asyncio.Semaphore(max(1, pool.get_max_size() // 2))  # slow ones leave room for replay and writes
         self._traces = traces
 
     async def write(self, postings: Sequence[PostingIn]) -> Written:
@@ -182,8 +186,16 @@ class JobStore:
             "SELECT s.epoch, s.head, page.id, row_to_json(page)::text AS job FROM state s LEFT JOIN page ON true "
             "ORDER BY page.id DESC"
         )
-        with translated():
-            rows = await self._pool.fetch(sql, *arguments)
+        try:
+            async with asyncio.timeout(_LIST_WAIT):
+                await self._lists.acquire()
+        except TimeoutError:
+            raise DatabaseUnavailable("too many lists are being read now: come back in a few seconds") from None
+        try:
+            with translated():
+                rows = await self._pool.fetch(sql, *arguments)
+        finally:
+            self._lists.release()
         found = [row for row in rows if row["id"] is not None]
         more = len(found) > limit
         shown = found[:limit]

@@ -74,8 +74,8 @@ class Keeper:
                 await connection.execute(
                     "SELECT extend_log($1, $2)", self._settings.log_partition, self._settings.log_partitions_ahead
                 )
-                await prune(connection, self._settings)
                 await forget_expired(connection)
+                await prune(connection, self._settings)
                 due = loop.time() + self._settings.housekeeping
             backoff.reset()
             await asyncio.sleep(min(self._settings.expiry_interval, self._settings.housekeeping))

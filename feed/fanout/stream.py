@@ -80,6 +80,11 @@ class Stream:
         self.sending_since: float | None = None  # loop time; None while nothing waits for the client
 
     @property
+    def leaving(self) -> bool:
+        """Whether it has been told to end."""
+        return self._farewell is not None
+
+    @property
     def events(self) -> int:
         """Events handed over so far."""
         return self._member.events + self._replayed

@@ -48,6 +48,14 @@ class Streams:
         refused = self._ended(stream) or self._refusal(stream)
         if refused is not None:
             stream.end(refused)
+        if stream.leaving:
+            # It is told so and gone: it takes nobody's place, and a client that does not listen is not waited for.
+            self.opened[family(stream.caller.protocol)] += 1
+            try:
+                yield
+            finally:
+                self._note(stream, stream.ended)
+            return
         stream.due = due_after(self._settings.max_age, asyncio.get_running_loop().time())
         caller = stream.caller
         self._streams[stream.id] = stream

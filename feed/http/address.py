@@ -27,8 +27,12 @@ class Origin:
     """Whether the request says that a proxy passed it on, trusted or not."""
 
 
-def origin_of(scope: Mapping[str, Any], trusted: tuple[Network, ...]) -> Origin:
-    """The origin of a request, by its ASGI scope; never raises, whatever the headers hold."""
+def origin_of(scope: Mapping[str, Any], trusted: tuple[Network, ...], believed: str = "x-forwarded-for") -> Origin:
+    """The origin of a request, by its ASGI scope; never raises, whatever the headers hold.
+
+    `believed` is the one header that trusted proxies set, `x-forwarded-for` (with `-proto`) or `forwarded`: another they may
+    pass on as a client made it up.
+    """
     client = scope.get("client")
     address = _plain(client[0].partition("%")[0]) or client[0] if client else ""
     secure = scope.get("scheme") in ("https", "wss")
@@ -36,7 +40,7 @@ def origin_of(scope: Mapping[str, Any], trusted: tuple[Network, ...]) -> Origin:
     forwarded = any(name in _SIGNS or name.startswith(b"x-forwarded-") for name, _ in headers)
     if not trusted or not is_within(address, trusted):
         return Origin(address, secure, forwarded)
-    for said, scheme in _hops(headers):
+    for said, scheme in _hops(headers, believed):
         secure = _SECURE.get(scheme, secure)
         if said is None:
             break
@@ -68,10 +72,10 @@ def is_within(address: str, networks: tuple[Network, ...]) -> bool:
     return any(found in network for network in networks)
 
 
-def _hops(headers: Any) -> Iterator[tuple[str | None, str]]:
+def _hops(headers: Any, believed: str) -> Iterator[tuple[str | None, str]]:
     """What was said of each hop, the nearest first: the address it was reached from, if that is one, and the scheme."""
-    if (forwarded := _joined(headers, b"forwarded")) is not None:
-        for element in _from_right(forwarded, ","):
+    if believed == "forwarded":
+        for element in _from_right(_joined(headers, b"forwarded") or "", ","):
             yield _hop(element)
         return
     schemes = _listed(_joined(headers, b"x-forwarded-proto"))

@@ -68,6 +68,8 @@ class Gate:
         else:
             try:
                 grant = await self._tickets.grant(ticket, origin.address, cursor, began)
+                if grant.name == OPEN.name:  # of somebody who needed no credential: only where this one needs none
+                    self._without(request, origin, Scope.READ)
                 await self._in_force(grant)
             except Unauthorized as error:
                 self._refuse(error, origin)
@@ -98,10 +100,16 @@ class Gate:
         """End the session of the request's cookie, in every process; none, or a bad one, has ended already."""
         try:
             grant = read_session(request.cookies.get(COOKIE, ""), await self._secret.value())
+            self._revocations.check(grant)
         except Unauthorized:
-            return
+            return  # it is none, or has ended
+        self._limit("read", self._bucket(self._origin(request)))
         if grant.session is not None:
             await self._revoke("session", grant.session, self._settings.session_age)
+
+    def secure(self, request: HTTPConnection) -> bool:
+        """Whether the client came over TLS."""
+        return self._origin(request).secure
 
     def _local(self, request: HTTPConnection, origin: Origin) -> bool:
         """Whether a request came from this machine, straight, to a name that means this machine.
@@ -116,6 +124,7 @@ class Gate:
             and not origin.forwarded
             and server is not None
             and is_loopback(server[0])
+            and request.scope.get("http_version") != "1.0"  # what proxies speak that were not told better
             and is_loopback(origin.address)
             and (is_loopback(named) or named.endswith(".localhost"))
         )
@@ -155,6 +164,8 @@ class Gate:
 
     async def _by_cookie(self, cookie: str) -> Grant:
         grant = read_session(cookie, await self._secret.value())
+        if grant.name == OPEN.name:
+            raise Unauthorized("this session is nobody's: sign in", "malformed")
         await self._in_force(grant)
         return grant
 
@@ -178,7 +189,7 @@ class Gate:
         raise Unauthorized(f"this needs a credential: {_HOW}", "missing")
 
     def _origin(self, request: HTTPConnection) -> Origin:
-        return origin_of(request.scope, self._settings.trusted_proxies)
+        return origin_of(request.scope, self._settings.trusted_proxies, self._settings.forwarded_header)
 
     def _bucket(self, origin: Origin) -> str:
         return "" if is_within(origin.address, self._settings.limits_exempt) else bucket_of(origin.address)

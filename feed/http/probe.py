@@ -74,7 +74,7 @@ def routes(settings: Settings) -> APIRouter:
         probe.check()
         # The headers that a stream has, so that what is on the way treats it like one.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        client = origin_of(request.scope, settings.trusted_proxies).address
+        client = origin_of(request.scope, settings.trusted_proxies, settings.forwarded_header).address
         return StreamingResponse(probe.frames(client), media_type="text/event-stream", headers=headers)
 
     return router

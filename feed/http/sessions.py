@@ -2,18 +2,20 @@
 
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Body, Depends, Request
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import Response
 
-from feed.access.grant import Scope
+from feed.access.grant import OPEN, Scope
 from feed.access.sessions import COOKIE, claims_of
 from feed.access.tickets import digest_of, new_ticket
 from feed.database.access import AccessStore
+from feed.errors import Fault, Invalid, TooLarge, Unauthorized
 from feed.frame import encode
 from feed.http.gate import Gate
+from feed.http.intake import pieces
 from feed.http.origin import Origins
 from feed.http.problems import documented
 from feed.query import FilterQuery
@@ -51,6 +53,10 @@ def routes(gate: Gate, store: AccessStore, origins: Origins, settings: Settings)
         Cross-origin: `new EventSource(url, {withCredentials: true})`, from an origin that the service allows by name.
         """
         caller = await gate.admit(request, Scope.READ)
+        if caller.grant.name == OPEN.name:  # what is open now need not be when the cookie comes back
+            raise Unauthorized(
+                "there is nothing to sign in with: send `Authorization: Bearer <key or token>`", "missing"
+            )
         grant, cookie = await gate.session(caller.grant)
         response = _session(grant)
         response.set_cookie(
@@ -69,21 +75,22 @@ def routes(gate: Gate, store: AccessStore, origins: Origins, settings: Settings)
         """End the session: its cookie is worth nothing from now on, and its streams end."""
         await gate.end_session(request)
         response = Response(status_code=204)
-        response.delete_cookie(COOKIE, path="/", httponly=True, samesite=settings.session_same_site)
+        secure = gate.secure(request) or settings.session_same_site == "none"
+        response.delete_cookie(COOKIE, path="/", httponly=True, secure=secure, samesite=settings.session_same_site)
         return response
 
     @router.post(
-        "/tickets", status_code=201, response_model=Ticket, responses=documented(401, 403, 422, 429, 503),
-        dependencies=[known_origin],
+        "/tickets", status_code=201, response_model=Ticket, responses=documented(401, 403, 413, 422, 429, 503),
+        dependencies=[known_origin], openapi_extra=_TICKET_BODY,
     )  # fmt: skip
-    async def issue_ticket(request: Request, wanted: Annotated[FilterQuery | None, Body()] = None) -> Response:
+    async def issue_ticket(request: Request) -> Response:
         """A ticket for one stream with this filter: for `new EventSource(url)` where no cookie can go.
 
         It must be used within seconds, once. Its stream may come back with its last id, as browsers do by themselves, from
         the same address and for a bounded time.
         """
         caller = await gate.admit(request, Scope.READ)
-        query = wanted or FilterQuery()
+        query = await _filters(request, settings)
         query.canonical(settings.filter_values)
         ticket, filters = new_ticket(), query.encoded()
         await store.add_ticket(digest_of(ticket), claims_of(caller.grant), filters, settings.ticket_age)
@@ -95,6 +102,23 @@ def routes(gate: Gate, store: AccessStore, origins: Origins, settings: Settings)
 
 
 _SECRET = {"Cache-Control": "no-store"}
+_TICKET_BYTES = 64 * 1024
+"""A ticket's filters, as JSON."""
+_TICKET_BODY = {"requestBody": {"content": {"application/json": {"schema": FilterQuery.model_json_schema()}}}}
+
+
+async def _filters(request: Request, settings: Settings) -> FilterQuery:
+    """The filters that a ticket is asked for; no body is no filter. Raises TooLarge or Invalid."""
+    body = b""
+    async for piece in pieces(request, settings):
+        body += piece
+        if len(body) > _TICKET_BYTES:
+            raise TooLarge(f"a ticket's filters may have {_TICKET_BYTES:,} bytes")
+    try:
+        return FilterQuery.model_validate_json(body) if body.strip() else FilterQuery()
+    except ValidationError as error:
+        faults = [Fault(str((*one["loc"], "body")[0]), str(one["msg"])) for one in error.errors()]
+        raise Invalid(faults[:100]) from None
 
 
 def _session(grant: Any) -> Response:

@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from feed.access.caller import NOBODY
 from feed.errors import DatabaseUnavailable, TooMany
-from feed.fanout.farewell import Farewell
+from feed.fanout.farewell import Ended, Farewell
 from feed.fanout.history import History
 from feed.fanout.hub import Hub
 from feed.fanout.stream import Stream
@@ -71,10 +71,15 @@ class StreamResponse(EventSourceResponse):
 async def _by_wire(stream: Stream, streams: Streams, wire: Wire, send: Send) -> None:
     """The body by wire, counted as open for as long as it lasts; and its end, past every middleware."""
     with streams.holding(stream):
+        leaving = stream.leaving
         try:
             async with aclosing(stream.chunks()) as chunks:
                 async for chunk in chunks:
-                    await wire.send(chunk)
+                    if leaving and not wire.write(chunk):
+                        stream.cut(Ended.CLIENT)  # no window is waited for
+                        return
+                    if not leaving:
+                        await wire.send(chunk)
         except Disconnected:
             return
         if not wire.closed:

@@ -32,6 +32,8 @@ class DatabaseOptions(BaseSettings):
     """The schema that holds everything of the feed; also the name of its notification channel."""
     pool_size: Count = 8
     """Connections for lists, writes and replay, a process."""
+    access_pool_size: Count = 2
+    """Connections for keys, revocations, the census and metrics, a process."""
     connect_timeout: Seconds = 5.0
     query_timeout: Seconds = 30.0
     """One statement of a list or a write."""

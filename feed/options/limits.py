@@ -1,7 +1,7 @@
 """How much anybody may do."""
 
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic_settings import BaseSettings, NoDecode
 
@@ -13,6 +13,8 @@ class LimitOptions(BaseSettings):
 
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
     """Networks of the proxies whose word on the client's address and scheme is taken, comma-separated."""
+    forwarded_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
+    """The header in which they say it (`x-forwarded-for` comes with `x-forwarded-proto`); the other is not believed."""
     proxy_protocol: bool = False
     """Connections from `trusted_proxies` begin with a PROXY header (version 1 or 2); plain connections only, no TLS."""
     limits_exempt: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = (

@@ -135,7 +135,9 @@ async def test_streams_and_lists_agree_on_every_posting_and_filter(database: Con
     assert len(given_postings) >= 150
     assert len(wanted) >= 150
     plain = list(wanted)
-    wanted |= {one.narrowed(other) for one, other in zip(plain[::5], plain[1::5], strict=False)}  # a credential's filter
+    wanted |= {
+        one.narrowed(other) for one, other in zip(plain[::5], plain[1::5], strict=False)
+    }  # a credential's filter
     found = 0
     async with pool(make_settings(dsn), dsn) as connections:
         store = JobStore(connections)

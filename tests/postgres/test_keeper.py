@@ -228,4 +228,7 @@ async def test_tickets_and_revocations_that_matter_no_more_are_forgotten(databas
     )
     await forget_expired(database)
     assert await database.fetchval("SELECT count(*) FROM ticket") == 2
-    assert [row["subject"] for row in await database.fetch("SELECT subject FROM revocation ORDER BY 1")] == ["alice", "new"]
+    assert [row["subject"] for row in await database.fetch("SELECT subject FROM revocation ORDER BY 1")] == [
+        "alice",
+        "new",
+    ]

@@ -86,7 +86,7 @@ async def test_behind_a_trusted_proxy_with_tls_the_cookie_is_secure_too(dsn: str
     async with run_server(settings) as running, asking(running, await make_key(running)) as client:
         for headers in (
             {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"},
-            {"Forwarded": "for=203.0.113.9;proto=https"},
+            {"X-Forwarded-For": "203.0.113.9, 127.0.0.1", "X-Forwarded-Proto": "https, http"},
         ):
             answer = await client.post("/v1/session", headers=headers)
             assert bool(SimpleCookie(answer.headers["set-cookie"])["feed_session"]["secure"]) is trusted

@@ -24,7 +24,8 @@ def scope(peer: str | None, *headers: tuple[str, str], scheme: str = "http") -> 
 
 
 def origin(peer: str | None, *headers: tuple[str, str], scheme: str = "http") -> Origin:
-    return origin_of(scope(peer, *headers, scheme=scheme), PROXIES)
+    believed = "forwarded" if any(name == "Forwarded" for name, _ in headers) else "x-forwarded-for"
+    return origin_of(scope(peer, *headers, scheme=scheme), PROXIES, believed)
 
 
 def forwarded(*values: str) -> Origin:

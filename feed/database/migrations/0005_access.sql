@@ -35,6 +35,7 @@ CREATE TABLE revocation (
   until   timestamptz NOT NULL DEFAULT 'infinity'      -- it can be forgotten: what it names has expired by itself
 );
 CREATE INDEX revocation_at ON revocation (at);
+CREATE INDEX revocation_subject ON revocation (kind, subject);
 
 -- What signs sessions: the same for all processes, and gone with the database.
 CREATE TABLE secret (
