@@ -57,7 +57,7 @@ class PublishedKeys:
         now = asyncio.get_running_loop().time
         async with self._reading:
             if self._tried_at is not None and now() - self._tried_at < _PAUSE:
-                if self._read_at is None:
+                if self._read_at is None or now() - self._read_at > _STALE:
                     raise DatabaseUnavailable("the keys that tokens are checked with cannot be read now")
                 return
             if not self._old() and wanted in self._keys:

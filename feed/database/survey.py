@@ -39,8 +39,12 @@ class Survey:
 
     async def run(self) -> None:
         """For ever."""
+        asked = False
         while True:
+            if asked and not self._sequencer.leading.is_set():
+                self._metrics.forget_survey()  # who leads now knows better
             await self._sequencer.leading.wait()
+            asked = True
             try:
                 await self.ask()
             except (DatabaseUnavailable, DatabaseRefused):

@@ -109,7 +109,10 @@ async def _feed_error(request: Request, error: Exception) -> Response:
     await _read_out(request)
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
     faults = error.faults if isinstance(error, Invalid) else ()
-    return problem(status, str(error), faults, _headers(error, status))
+    detail = str(error)
+    if isinstance(error, DatabaseUnavailable | DatabaseRefused) and error.__cause__ is not None:
+        detail = "the database is not to be had now; the service's log says why"  # the driver names hosts and users
+    return problem(status, detail, faults, _headers(error, status))
 
 
 def _headers(error: Exception, status: int) -> dict[str, str] | None:

@@ -4,6 +4,7 @@ The modes of the gauges say what several workers amount to: their sum, their wor
 say it. Counters and histograms add up.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -145,6 +146,11 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """One more credential was refused; `reason` is a word, of a fixed set."""
         self._refused.labels(reason).inc()
+
+    def forget_survey(self) -> None:
+        """This process asks the database no more: what was true when it did pages nobody for ever."""
+        for gauge in (self._inbox_age, self._log_age, self._queue_usage):
+            gauge.set(math.nan)
 
     def survey(self, found: LogGauges) -> None:
         """What the database said just now."""
