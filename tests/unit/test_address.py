@@ -197,3 +197,10 @@ def test_whatever_a_client_sends_the_proxy_behind_it_is_believed(sent: list[str]
             assert found.address == "198.51.100.1"
             if name == "Forwarded":
                 assert found.secure == (proto == "https")
+
+
+def test_of_two_headers_the_one_that_proxies_do_not_set_is_not_believed() -> None:
+    """A proxy that sets X-Forwarded-For alone passes on whatever Forwarded its client made up; and the other way round."""
+    both = scope(PROXY, ("Forwarded", "for=127.0.0.1;proto=https"), ("X-Forwarded-For", "198.51.100.1"))
+    assert origin_of(both, PROXIES) == Origin("198.51.100.1", secure=False, forwarded=True)
+    assert origin_of(both, PROXIES, "forwarded") == Origin("127.0.0.1", secure=True, forwarded=True)
