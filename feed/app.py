@@ -14,12 +14,12 @@ from feed.errors import FeedError
 from feed.http import health, jobs, metrics, openapi, page, probe, problems, sessions, stream, subscribers
 from feed.http.origin import Origins
 from feed.http.requests import Requests
-from feed.logs import configure
-from feed.metrics.metrics import Metrics
+from feed.hypercorn_adapter.connection import Connections, remember_connection
+from feed.hypercorn_adapter.shutdown import drained
+from feed.observability.logs import configure
+from feed.observability.metrics import Metrics
 from feed.service import Service, running
-from feed.settings import Settings, load_settings
-from feed.wire.connection import Connections, remember_connection
-from feed.wire.shutdown import drained
+from feed.settings.settings import Settings, load_settings
 
 _COLLECT = 50_000, 20, 20
 """Thresholds of the garbage collector: with Python's own, half of the time in which streams open went into looking at those

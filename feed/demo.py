@@ -9,7 +9,7 @@ import structlog
 
 from feed.database.jobs import JobStore
 from feed.errors import DatabaseUnavailable
-from feed.posting import PostingIn
+from feed.model.posting import PostingIn
 
 log = structlog.get_logger(__name__)
 

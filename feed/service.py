@@ -10,38 +10,38 @@ import structlog
 
 from feed import __version__
 from feed.access.keys import Keys
-from feed.access.rates import Rates
 from feed.access.revocations import Revocation, Revocations
 from feed.access.secret import Secret
 from feed.access.tickets import Tickets
 from feed.access.tokens import Tokens
 from feed.database.access import AccessStore
+from feed.database.canary_writer import Pulse
 from feed.database.census import Census, this_process
 from feed.database.check import check
 from feed.database.connect import Backoff, pool
 from feed.database.embedded import embedded
 from feed.database.jobs import JobStore
-from feed.database.keeper import Keeper
 from feed.database.log import Log
+from feed.database.log_gauges import Survey
 from feed.database.migrate import migrate
-from feed.database.pulse import Pulse
+from feed.database.retention import Keeper
 from feed.database.sequencer import Sequencer
-from feed.database.survey import Survey
 from feed.database.tailer import Tailer
 from feed.errors import DatabaseRefused, DatabaseUnavailable
 from feed.fanout.canary import Canary
 from feed.fanout.drain import Drain
-from feed.fanout.farewell import Farewell
+from feed.fanout.ending import Farewell
 from feed.fanout.history import History
 from feed.fanout.hub import Hub
-from feed.fanout.roll import Roll
+from feed.fanout.stream_report import Roll
 from feed.fanout.streams import Streams
 from feed.http.gate import Gate
-from feed.metrics.metrics import Metrics
-from feed.sampler import Sampler
-from feed.settings import Settings
-from feed.traces import traces_of
-from feed.wire.connection import Connections
+from feed.hypercorn_adapter.connection import Connections
+from feed.limits.rates import Rates
+from feed.observability.metrics import Metrics
+from feed.observability.sampler import Sampled, Sampler
+from feed.observability.traces import traces_of
+from feed.settings.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +77,16 @@ class Service:
         self.keeper = Keeper(settings, dsn, self.sequencer)
         self.tailer = Tailer(settings, dsn, hub, metrics, channels={self.census.channel: self.census.hear})
         self.sampler = Sampler(
-            metrics, hub, self.streams, history, canary, self.tailer, self.sequencer, self.keeper, clients
+            metrics,
+            Sampled(
+                hub,
+                self.streams,
+                history,
+                canary,
+                clients,
+                self.sequencer.leading,
+                {"tailer": self.tailer, "sequencer": self.sequencer, "keeper": self.keeper},
+            ),
         )
         self.survey = Survey(connections, self.sequencer, metrics)
         self.pulse: Pulse | None = None

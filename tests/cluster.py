@@ -1,5 +1,6 @@
 """A Postgres cluster of the tests' own: started, stopped, killed and restarted for real."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -52,6 +53,13 @@ def _free_port() -> int:
         return int(s.getsockname()[1])
 
 
+def _make_account() -> None:
+    """Create the account that Postgres runs under; of several test workers on a new machine, one at a time."""
+    with (Path(tempfile.gettempdir()) / "feed-test-account.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ensure_user_exists(_ACCOUNT)
+
+
 class Cluster:
     """One data folder and its postmaster; `port` stays the same over restarts, so DSNs stay good."""
 
@@ -64,7 +72,7 @@ class Cluster:
         self.settings = _SETTINGS | settings
         self.user: str | None = None
         if os.geteuid() == 0:
-            ensure_user_exists(_ACCOUNT)
+            _make_account()
             self.user = _ACCOUNT
             shutil.chown(self.root, self.user)
             ensure_prefix_permissions(self.bin)

@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 from feed.database.migrate import migrate
-from feed.server import serve_until
 from feed.service import Service
-from feed.settings import Settings, load_settings
+from feed.serving.server import serve_until
+from feed.settings.settings import Settings, load_settings
 from tests.cluster import Cluster
 
 _numbers = itertools.count(1)

@@ -23,6 +23,11 @@ class Caller:
         """What limits by key count it under: its credential, else its address; empty where none apply."""
         return self.grant.name if self.grant.name != "open" else self.bucket
 
+    @property
+    def family(self) -> str:
+        """Its protocol as streams are counted: `HTTP/2`, or `HTTP/1.1` for every other."""
+        return "HTTP/2" if self.protocol == "HTTP/2" else "HTTP/1.1"
+
 
 NOBODY = Caller(NOTHING)
 """One who was not let in."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from feed.filter import EVERYTHING, Filter
+from feed.model.filter import EVERYTHING, Filter
 
 
 class Scope(StrEnum):

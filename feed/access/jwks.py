@@ -11,7 +11,7 @@ import orjson
 import structlog
 
 from feed.errors import ConfigurationError, DatabaseUnavailable, Unauthorized
-from feed.settings import is_loopback
+from feed.settings.settings import is_loopback
 
 log = structlog.get_logger(__name__)
 

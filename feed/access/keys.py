@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from feed.access.grant import Grant, Scope, scopes_of
 from feed.access.key import parse_key
 from feed.errors import DatabaseUnavailable, Unauthorized
-from feed.query import parse_filter
+from feed.model.query import parse_filter
 
 _MOST = 10_000
 """Keys remembered, with those that do not exist."""

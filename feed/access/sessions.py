@@ -9,7 +9,7 @@ import jwt
 
 from feed.access.grant import Grant, Scope
 from feed.errors import Invalid, Unauthorized
-from feed.query import parse_filter
+from feed.model.query import parse_filter
 
 COOKIE = "feed_session"
 _AUDIENCE = "feed:session"

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from feed.access.grant import Grant, Scope
 from feed.access.sessions import grant_of
-from feed.cursor import Cursor
 from feed.errors import Unauthorized
-from feed.query import parse_filter
-from feed.settings import Settings
+from feed.model.cursor import Cursor
+from feed.model.query import parse_filter
+from feed.settings.settings import Settings
 
 _FORM = re.compile(r"feedticket_[0-9A-Za-z_-]{32}", re.ASCII)
 

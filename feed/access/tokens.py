@@ -10,8 +10,8 @@ from jwt.algorithms import get_default_algorithms
 from feed.access.grant import Grant, Scope, scopes_of
 from feed.access.jwks import PublishedKeys
 from feed.errors import ConfigurationError, Forbidden, Invalid, Unauthorized
-from feed.query import parse_filter
-from feed.settings import Settings
+from feed.model.query import parse_filter
+from feed.settings.settings import Settings
 
 _LATEST = 253_402_300_799.0
 """Unix time, seconds: the end of the year 9999. Some write `exp` in milliseconds; no calendar holds that."""

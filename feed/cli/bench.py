@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from feed.cli.load import fanout as fan
-from feed.cli.load import latency as late
-from feed.cli.load import storm as storms
-from feed.cli.load.spec import Http
+from feed.bench import fanout as fan
+from feed.bench import latency as late
+from feed.bench import storm as storms
+from feed.bench.spec import Http
 from feed.cli.terminal import DEFAULT_URL, Exit, say
 from feed.errors import ConfigurationError
 

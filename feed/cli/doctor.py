@@ -17,7 +17,7 @@ from feed.cli.terminal import Exit, clean
 from feed.doctor.address import examine_address
 from feed.doctor.database import embedded_dsn, examine_database
 from feed.doctor.finding import Finding, Verdict, fail
-from feed.settings import Settings, load_settings
+from feed.settings.settings import Settings, load_settings
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 _PLAIN = 160

@@ -24,8 +24,8 @@ from feed.database.check import check
 from feed.database.connect import pool
 from feed.database.embedded import embedded
 from feed.database.migrate import migrate
-from feed.query import parse_filter
-from feed.settings import Settings, load_settings
+from feed.model.query import parse_filter
+from feed.settings.settings import Settings, load_settings
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import typer
 from feed.database.check import check
 from feed.database.embedded import embedded
 from feed.database.migrate import migrate as apply
-from feed.settings import load_settings
+from feed.settings.settings import load_settings
 
 
 def migrate(

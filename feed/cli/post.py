@@ -23,8 +23,8 @@ from feed.client import Written as WrittenByFeed
 from feed.database.jobs import Written as WrittenToStore
 from feed.database.jobs import open_store
 from feed.errors import ConfigurationError, DatabaseUnavailable, Fault, FeedError, Invalid
-from feed.mapping import RecordMap
-from feed.posting import PostingIn, faults_of
+from feed.model.mapping import RecordMap
+from feed.model.posting import PostingIn, faults_of
 
 # Bytes: what a server takes for one posting, and what one request of ours holds (a server takes 32 MiB).
 _LARGEST_POSTING = 1024 * 1024

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from feed.demo import Demo
-from feed.server import self_signed
-from feed.server import serve as run
 from feed.service import Service
-from feed.settings import Settings, load_settings
-from feed.workers import serve as run_workers
+from feed.serving.certificate import self_signed
+from feed.serving.master import serve_with_workers
+from feed.serving.server import serve_alone
+from feed.settings.settings import Settings, load_settings
 
 
 def serve(
@@ -78,9 +78,9 @@ def serve(
             first(service)
 
         if settings.workers > 1:
-            run_workers(settings, greet, first)
+            serve_with_workers(settings, greet, first)
         else:
-            run(settings, started)
+            serve_alone(settings, started)
 
 
 def _greet(address: str, settings: Settings, where: str, *, insecure: bool) -> None:

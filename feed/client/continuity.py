@@ -2,7 +2,7 @@
 
 from feed.client.errors import ClientError
 from feed.client.event import StreamEvent
-from feed.cursor import Cursor, parse_cursor
+from feed.model.cursor import Cursor, parse_cursor
 
 
 class BrokenContinuity(ClientError):

@@ -7,7 +7,7 @@ import orjson
 from httpx_sse import ServerSentEvent
 
 from feed.client.errors import UnexpectedAnswer
-from feed.cursor import parse_cursor
+from feed.model.cursor import parse_cursor
 
 POSTINGS = frozenset({"posted", "updated", "closed"})
 

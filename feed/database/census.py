@@ -21,8 +21,8 @@ import structlog
 from feed import __version__
 from feed.database.connect import Backoff, translated
 from feed.errors import DatabaseRefused, DatabaseUnavailable, NotFound
-from feed.fanout.roll import Answer, Entry, Roll, Sort, first
-from feed.settings import Settings
+from feed.fanout.stream_report import Answer, Entry, Roll, Sort, first
+from feed.settings.settings import Settings
 
 log = structlog.get_logger(__name__)
 

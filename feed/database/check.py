@@ -4,7 +4,7 @@ import asyncpg
 
 from feed.database.connect import POOLER, connect, translated
 from feed.errors import DatabaseRefused
-from feed.settings import Settings
+from feed.settings.settings import Settings
 
 STANDBY = (
     "DATABASE_URL leads to a standby (it is in recovery), where LISTEN and writes are impossible. Give feed the primary's "

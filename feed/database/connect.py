@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 
 from feed.errors import DatabaseRefused, DatabaseUnavailable
-from feed.settings import Settings
+from feed.settings.settings import Settings
 
 # What a lost or unwilling database raises; everything else is a fault of ours.
 LOST = (

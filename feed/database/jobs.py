@@ -1,4 +1,4 @@
-"""The job store: postings written, closed, read and listed; the list asks of SQL what `feed.filter` asks in memory."""
+"""The job store: postings written, closed, read and listed; the list asks of SQL what `feed.model.filter` asks in memory."""
 
 import asyncio
 import time
@@ -12,10 +12,10 @@ import orjson
 
 from feed.database.connect import pool, translated
 from feed.errors import DatabaseUnavailable, Fault, Invalid, NotFound
-from feed.filter import EQUALITY, EVERYTHING, Filter
-from feed.posting import FIELDS, PostingIn
-from feed.settings import load_settings
-from feed.traces import NO_TRACES, Traces
+from feed.model.filter import EQUALITY, EVERYTHING, Filter
+from feed.model.posting import FIELDS, PostingIn
+from feed.observability.traces import NO_TRACES, Traces
+from feed.settings.settings import load_settings
 
 _LIST_WAIT = 5.0
 """Seconds that a list waits for its turn."""

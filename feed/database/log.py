@@ -9,9 +9,9 @@ import asyncpg
 import orjson
 
 from feed.database.connect import translated
-from feed.event import Event, Kind
 from feed.fanout.history import LogState
-from feed.posting import FIELDS, FILTERED
+from feed.model.event import Event, Kind
+from feed.model.posting import FIELDS, FILTERED
 
 READ = """
 SELECT l.position, l.kind, l.reason, l.job, l.was FROM log l

@@ -9,7 +9,7 @@ import asyncpg
 
 from feed.database.connect import RIGHTS, owned, translated
 from feed.errors import DatabaseRefused
-from feed.settings import Settings
+from feed.settings.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import structlog
 
 from feed.database.connect import Backoff, owned, translated
 from feed.errors import DatabaseRefused, DatabaseUnavailable
-from feed.metrics.metrics import Metrics
-from feed.settings import Settings
+from feed.observability.metrics import Metrics
+from feed.settings.settings import Settings
 
 log = structlog.get_logger(__name__)
 

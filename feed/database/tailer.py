@@ -11,8 +11,8 @@ from feed.database.connect import Backoff, owned, translated
 from feed.database.log import TAIL, tail_of
 from feed.errors import DatabaseRefused, DatabaseUnavailable
 from feed.fanout.hub import Hub
-from feed.metrics.metrics import Metrics
-from feed.settings import Settings
+from feed.observability.metrics import Metrics
+from feed.settings.settings import Settings
 
 log = structlog.get_logger(__name__)
 

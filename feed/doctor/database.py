@@ -12,7 +12,7 @@ from feed.database.migrate import migrations
 from feed.doctor.finding import Finding, Verdict, fail, ok, warn
 from feed.doctor.flow import backlog, captured, held_back, notifications, retained
 from feed.errors import DatabaseRefused, DatabaseUnavailable
-from feed.settings import Settings
+from feed.settings.settings import Settings
 
 _OLDEST = 14
 _OWN_CONNECTIONS = 4

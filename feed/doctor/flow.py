@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from feed.doctor.finding import Finding, fail, ok, warn
-from feed.settings import Settings
+from feed.settings.settings import Settings
 
 _TRIGGERS = ("feed_insert", "feed_update", "feed_delete", "feed_truncate")
 _LATE = 5.0

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from feed.event import Event
+from feed.model.event import Event
 
 
 class Canary:

@@ -4,9 +4,9 @@ import asyncio
 
 import structlog
 
-from feed.fanout.farewell import Ended, Farewell
+from feed.fanout.ending import Ended, Farewell
 from feed.fanout.streams import Streams
-from feed.settings import Settings
+from feed.settings.settings import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from feed.event import Event, Kind
-from feed.filter import Filter, Terms
-from feed.frame import event_frame
+from feed.model.event import Event, Kind
+from feed.model.filter import Filter, Terms
+from feed.model.frame import event_frame
 
 
 class Encoded:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from feed.fanout.encoded import Encoded
 from feed.fanout.subscriber import Account, Subscriber
-from feed.filter import Filter, Terms
+from feed.model.filter import Filter, Terms
 
 
 class Group:

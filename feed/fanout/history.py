@@ -7,8 +7,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
 
-from feed.event import Event
 from feed.fanout.encoded import Encoded
+from feed.model.event import Event
 
 
 @dataclass(frozen=True, slots=True)

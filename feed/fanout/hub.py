@@ -9,19 +9,19 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from feed.event import Event, Kind
 from feed.fanout.canary import Canary
 from feed.fanout.encoded import Encoded
 from feed.fanout.group import Groups
-from feed.fanout.joined import Joined
+from feed.fanout.replay_blocks import Joined
 from feed.fanout.ring import Ring
 from feed.fanout.subscriber import PIECE, Queued, Subscriber
-from feed.filter import Filter
-from feed.frame import heartbeat
-from feed.settings import Settings
-from feed.traces import NO_TRACES, Traces
+from feed.model.event import Event, Kind
+from feed.model.filter import Filter
+from feed.model.frame import heartbeat
+from feed.observability.traces import NO_TRACES, Traces
+from feed.settings.settings import Settings
 from feed.wire.chunk import Chunk
-from feed.wire.turns import Turns
+from feed.wire.pacer import Turns
 
 _WAVE = 8
 """Subscribers woken in one turn of the event loop."""

@@ -5,18 +5,18 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
-from feed import frame
 from feed.access.caller import Caller
 from feed.errors import DatabaseRefused, DatabaseUnavailable
 from feed.fanout.encoded import Encoded
-from feed.fanout.farewell import Ended, Farewell
+from feed.fanout.ending import Ended, Farewell
 from feed.fanout.history import History, Page, Pruned
 from feed.fanout.hub import Hub
-from feed.fanout.joined import BLOCK, Stretch
-from feed.fanout.place import Lost, place_of
+from feed.fanout.replay_blocks import BLOCK, Stretch
+from feed.fanout.start_position import Lost, place_of
 from feed.fanout.subscriber import PIECE, Pushed, Queued, Subscriber
-from feed.filter import Filter
-from feed.query import Start
+from feed.model import frame
+from feed.model.filter import Filter
+from feed.model.query import Start
 from feed.wire.chunk import Chunk
 from feed.wire.wire import Wire
 
@@ -113,6 +113,11 @@ class Stream:
     def lag(self) -> int:
         """Positions between it and the head that it has yet to be told of."""
         return 0 if self._member.live else max(0, self._hub.head - self.position)
+
+    @property
+    def family(self) -> str:
+        """Its protocol as streams are counted: `HTTP/2`, or `HTTP/1.1` for every other."""
+        return self.caller.family
 
     @property
     def filter_text(self) -> str:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import structlog
 
-from feed.fanout.farewell import Ended, Farewell
+from feed.fanout.ending import Ended, Farewell
 from feed.fanout.hub import Hub
 from feed.fanout.stream import Stream
-from feed.settings import Settings
+from feed.settings.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ class Streams:
             stream.end(refused)
         if stream.leaving:
             # It is told so and gone: it takes nobody's place, and a client that does not listen is not waited for.
-            self.opened[family(stream.caller.protocol)] += 1
+            self.opened[stream.caller.family] += 1
             try:
                 yield
             finally:
@@ -61,7 +61,7 @@ class Streams:
         self._streams[stream.id] = stream
         self._of_address[caller.bucket] += 1
         self._of_grant[caller.grant.name] += 1
-        self.opened[family(caller.protocol)] += 1
+        self.opened[caller.family] += 1
         self.empty.clear()
         failed: Ended | None = None
         try:
@@ -142,11 +142,6 @@ class Streams:
                     stream.end(Farewell.EXPIRED)
                 elif stream.due is not None and stream.due <= now:
                     stream.end(Farewell.MAX_AGE)
-
-
-def family(protocol: str) -> str:
-    """A protocol as streams are counted: whatever a client calls itself, there are two."""
-    return "HTTP/2" if protocol == "HTTP/2" else "HTTP/1.1"
 
 
 def due_after(max_age: float | None, now: float) -> float | None:

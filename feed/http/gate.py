@@ -8,17 +8,17 @@ from feed.access.caller import Caller
 from feed.access.grant import OPEN, OPEN_READING, Grant, Scope
 from feed.access.key import PREFIX
 from feed.access.keys import Keys
-from feed.access.rates import Limit, Rates
 from feed.access.revocations import Revocations
 from feed.access.secret import Secret
 from feed.access.sessions import COOKIE, open_session, read_session
 from feed.access.tickets import Tickets
 from feed.access.tokens import Tokens
-from feed.cursor import Cursor
 from feed.errors import Forbidden, TooMany, Unauthorized
 from feed.http.address import Origin, bucket_of, is_within, origin_of
-from feed.metrics.metrics import Metrics
-from feed.settings import Settings, is_loopback
+from feed.limits.rates import Limit, Rates
+from feed.model.cursor import Cursor
+from feed.observability.metrics import Metrics
+from feed.settings.settings import Settings, is_loopback
 
 _HOW = (
     "send `Authorization: Bearer <key or token>`; a browser signs in with POST /v1/session, or opens a stream with a ticket "

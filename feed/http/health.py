@@ -12,9 +12,9 @@ from feed.errors import DatabaseUnavailable
 from feed.fanout.canary import Canary
 from feed.fanout.hub import Hub
 from feed.fanout.streams import Streams
-from feed.frame import encode
 from feed.http.gate import Gate
-from feed.settings import Settings
+from feed.model.frame import encode
+from feed.settings.settings import Settings
 
 
 class Following(Protocol):

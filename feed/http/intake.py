@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from feed.database.jobs import Batch, batch_of
 from feed.errors import Fault, Invalid, TooLarge
-from feed.posting import PostingIn, faults_of
-from feed.settings import Settings
+from feed.model.posting import PostingIn, faults_of
+from feed.settings.settings import Settings
 
 _ROWS = 500  # postings a statement
 _FAULTS = 100  # named in an answer

@@ -11,14 +11,14 @@ from starlette.responses import Response
 from feed.access.grant import Scope
 from feed.database.jobs import JobStore
 from feed.errors import Fault, Invalid
-from feed.frame import encode
 from feed.http.gate import Gate
 from feed.http.intake import Intake, Spool, bounded, check, pieces, read_json, take_array, take_lines
 from feed.http.origin import same_site
 from feed.http.problems import documented
-from feed.posting import Posting, PostingIn, PostingWhole
-from feed.query import FilterQuery
-from feed.settings import Settings
+from feed.model.frame import encode
+from feed.model.posting import Posting, PostingIn, PostingWhole
+from feed.model.query import FilterQuery
+from feed.settings.settings import Settings
 
 _ID = Annotated[int, Path(ge=1, le=2**63 - 1)]
 

@@ -8,8 +8,8 @@ from starlette.responses import Response
 from feed.access.grant import Scope
 from feed.http.gate import Gate
 from feed.http.problems import documented
-from feed.metrics.metrics import Metrics
-from feed.sampler import Sampler
+from feed.observability.metrics import Metrics
+from feed.observability.sampler import Sampler
 
 
 def routes(metrics: Metrics, sampler: Sampler, gate: Gate) -> APIRouter:

@@ -9,10 +9,10 @@ from starlette.responses import StreamingResponse
 
 from feed import __version__
 from feed.errors import TooMany
-from feed.frame import encode
 from feed.http.address import origin_of
 from feed.http.problems import documented
-from feed.settings import Settings
+from feed.model.frame import encode
+from feed.settings.settings import Settings
 
 _FRAMES = 3
 _GAP = 0.3

@@ -24,8 +24,8 @@ from feed.errors import (
     TooMany,
     Unauthorized,
 )
-from feed.frame import encode
-from feed.wire.connection import connection_of
+from feed.hypercorn_adapter.connection import connection_of
+from feed.model.frame import encode
 
 
 class ProblemFault(BaseModel):

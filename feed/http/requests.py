@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from feed.metrics.metrics import Metrics
+from feed.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

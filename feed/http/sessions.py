@@ -13,13 +13,13 @@ from feed.access.sessions import COOKIE, claims_of
 from feed.access.tickets import digest_of, new_ticket
 from feed.database.access import AccessStore
 from feed.errors import Fault, Invalid, TooLarge, Unauthorized
-from feed.frame import encode
 from feed.http.gate import Gate
 from feed.http.intake import pieces
 from feed.http.origin import Origins
 from feed.http.problems import documented
-from feed.query import FilterQuery
-from feed.settings import Settings
+from feed.model.frame import encode
+from feed.model.query import FilterQuery
+from feed.settings.settings import Settings
 
 
 class SessionInfo(BaseModel):

@@ -12,17 +12,17 @@ from starlette.types import Message, Receive, Scope, Send
 
 from feed.access.caller import NOBODY
 from feed.errors import DatabaseUnavailable, TooMany
-from feed.fanout.farewell import Ended, Farewell
+from feed.fanout.ending import Ended, Farewell
 from feed.fanout.history import History
 from feed.fanout.hub import Hub
 from feed.fanout.stream import Stream
 from feed.fanout.streams import Streams
 from feed.http.gate import Gate
 from feed.http.problems import documented
-from feed.posting import Posting
-from feed.query import Start, StreamQuery
-from feed.settings import Settings
-from feed.wire.connection import Connection, connection_of
+from feed.hypercorn_adapter.connection import Connection, connection_of
+from feed.model.posting import Posting
+from feed.model.query import Start, StreamQuery
+from feed.settings.settings import Settings
 from feed.wire.wire import Disconnected, Wire
 
 

@@ -11,11 +11,11 @@ from starlette.responses import Response
 
 from feed.access.grant import Scope
 from feed.database.census import Census, Process, Tally
-from feed.fanout.roll import Answer, Entry, Sort
-from feed.frame import encode
+from feed.fanout.stream_report import Answer, Entry, Sort
 from feed.http.gate import Gate
 from feed.http.origin import same_site
 from feed.http.problems import documented
+from feed.model.frame import encode
 
 _ENTRY = tuple(one.name for one in fields(Entry))
 

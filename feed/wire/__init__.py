@@ -1,1 +1,1 @@
-"""What we add to Hypercorn: the connection under a stream, and a shutdown that drains first."""
+"""What a stream needs of the connection under it: chunks to write, a wire to write them to, and pacing for herds."""

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from feed.cli.load.readers import reading
-from feed.cli.load.usage import cpu_seconds
+from feed.bench.readers import reading
+from feed.bench.usage import cpu_seconds
 from tests.bench.contenders import BRIEF, FEED, H1, H2, SHARED, mode_name
 from tests.bench.section import Bench, Section, at_least
 

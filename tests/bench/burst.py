@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-from feed.cli.load.readers import reading
-from feed.cli.load.usage import cpu_seconds
+from feed.bench.readers import reading
+from feed.bench.usage import cpu_seconds
 from tests.bench.contenders import FEED, GENERATOR, H1, H2, NAIVE_HYPERCORN, NCHAN, SHARED, mode_name
 from tests.bench.section import Bench, Section, Target, at_least
 

@@ -14,10 +14,10 @@ import asyncpg
 import typer
 from rich.console import Console
 
-from feed.cli.load.fanout import spec_of
-from feed.cli.load.readers import reading
-from feed.cli.load.usage import resident_bytes
-from feed.cli.load.writer import new_run, pace, sql_writer
+from feed.bench.fanout import spec_of
+from feed.bench.readers import reading
+from feed.bench.usage import resident_bytes
+from feed.bench.writer import new_run, pace, sql_writer
 from tests.bench.contenders import H1, H2, SHARED
 from tests.bench.machine import cores, pin, raise_files
 from tests.bench.services import feed, postgres

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
-from feed.cli.load.fanout import spec_of
-from feed.cli.load.spec import Http, Spec
-from feed.cli.load.writer import Writer, new_run, sql_writer
+from feed.bench.fanout import spec_of
+from feed.bench.spec import Http, Spec
+from feed.bench.writer import Writer, new_run, sql_writer
 from tests.bench.machine import Cores
 from tests.bench.publisher import publishing
 from tests.bench.services import Server, feed, nchan, nchan_module, python_app

@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import asdict
 from typing import Any
 
-from feed.cli.load.fanout import Fanout, Load, run
-from feed.cli.load.readers import reading
+from feed.bench.fanout import Fanout, Load, run
+from feed.bench.readers import reading
 from feed.errors import FeedError
 from tests.bench.contenders import ALL, FEED, H1, H2, NCHAN, SHARED, Contender, Mode, mode_name
 from tests.bench.section import Bench, Section, Target, at_least

@@ -7,12 +7,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from feed.cli.load.fanout import calibrated, spec_of
-from feed.cli.load.readers import reading
-from feed.cli.load.usage import cpu_seconds
-from feed.cli.load.writer import marker, new_run, now_us, pace
+from feed.bench.fanout import calibrated, spec_of
+from feed.bench.readers import reading
+from feed.bench.usage import cpu_seconds
+from feed.bench.writer import marker, new_run, now_us, pace
 from feed.database.connect import owned
-from feed.settings import load_settings
+from feed.settings.settings import load_settings
 from tests.bench.contenders import FEED
 from tests.bench.section import Bench, Section, Target, at_least
 from tests.bench.services import Server

@@ -28,12 +28,12 @@ import orjson
 import typer
 from rich.console import Console
 
-from feed.cli.load.fanout import spec_of
-from feed.cli.load.latency import WARM_UP, Spread, spread
-from feed.cli.load.readers import Readers, reading
-from feed.cli.load.usage import cpu_seconds, resident_bytes
-from feed.cli.load.writer import SqlWriter, new_run, pace, sql_writer
-from feed.server import self_signed
+from feed.bench.fanout import spec_of
+from feed.bench.latency import WARM_UP, Spread, spread
+from feed.bench.readers import Readers, reading
+from feed.bench.usage import cpu_seconds, resident_bytes
+from feed.bench.writer import SqlWriter, new_run, pace, sql_writer
+from feed.serving.certificate import self_signed
 from tests.bench.attacks import ATTACKS, Done
 from tests.bench.contenders import H1, H2
 from tests.bench.machine import Cores, cores, described, pin, raise_files

@@ -3,9 +3,9 @@
 import asyncio
 import dataclasses
 
-from feed.cli.load.latency import WARM_UP, Latency, evaluate
-from feed.cli.load.readers import reading
-from feed.cli.load.writer import pace
+from feed.bench.latency import WARM_UP, Latency, evaluate
+from feed.bench.readers import reading
+from feed.bench.writer import pace
 from feed.errors import FeedError
 from tests.bench.contenders import FEED, GENERATOR, H1, H2, NAIVE_HYPERCORN, NCHAN, SHARED, Contender, Mode, mode_name
 from tests.bench.section import Bench, Section, at_most

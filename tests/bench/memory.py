@@ -2,8 +2,8 @@
 
 import asyncio
 
-from feed.cli.load.readers import reading
-from feed.cli.load.usage import resident_bytes
+from feed.bench.readers import reading
+from feed.bench.usage import resident_bytes
 from tests.bench.contenders import BRIEF, FEED, H1, H2, SHARED, Contender, Mode, mode_name
 from tests.bench.section import Bench, Section, Target, at_most
 from tests.bench.services import Server

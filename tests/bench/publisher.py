@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import orjson
 
-from feed.cli.load.writer import new_run, now_us, posting
-from feed.event import Event, Kind
-from feed.frame import document, encode
-from feed.posting import FIELDS
+from feed.bench.writer import new_run, now_us, posting
+from feed.model.event import Event, Kind
+from feed.model.frame import document, encode
+from feed.model.posting import FIELDS
 
 _PATIENCE = 10
 """Seconds for a peer to take an event."""

@@ -7,8 +7,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from feed.cli.load.readers import reading
-from feed.cli.load.spec import Spec
+from feed.bench.readers import reading
+from feed.bench.spec import Spec
 from tests.bench.machine import pin
 from tests.bench.publisher import payload
 from tests.bench.section import Bench, Section

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from feed.cli.load.usage import resident_bytes
-from feed.cli.load.writer import new_run, sql_writer
+from feed.bench.usage import resident_bytes
+from feed.bench.writer import new_run, sql_writer
 from tests.bench.section import Bench, Section, at_most
 from tests.bench.services import feed
 from tests.h2client import STREAM, H2Client, h2client

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import asyncpg
 
-from feed.cli.load.fanout import spec_of
-from feed.cli.load.storm import Storm, run
-from feed.cli.load.writer import new_run, sql_writer
+from feed.bench.fanout import spec_of
+from feed.bench.storm import Storm, run
+from feed.bench.writer import new_run, sql_writer
 from feed.database.migrate import migrate
 from feed.errors import FeedError
-from feed.settings import load_settings
+from feed.settings.settings import load_settings
 from tests.bench.contenders import H1, SHARED, Mode, mode_name
 from tests.bench.section import Bench, Section, at_most
 from tests.bench.services import feed

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feed.database.migrate import migrate
-from feed.settings import load_settings
+from feed.settings.settings import load_settings
 from tests.cluster import Cluster
 from tests.torture.services import ServiceProcess
 

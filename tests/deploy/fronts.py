@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from feed.server import self_signed
+from feed.serving.certificate import self_signed
 from tests.processes import ROOT
 from tests.waiting import until
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from feed.settings import Settings
+from feed.settings.settings import Settings
 from tests.processes import ROOT
 
 with warnings.catch_warnings():

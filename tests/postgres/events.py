@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 
 from feed.database.log import READ, events_of
-from feed.event import Event
+from feed.model.event import Event
 
 Connection = asyncpg.Connection
 

@@ -12,7 +12,7 @@ import pytest
 
 from feed.database.connect import pool
 from feed.database.log import Log
-from feed.event import Event
+from feed.model.event import Event
 from tests.cluster import Cluster
 from tests.conftest import Connect, make_settings
 from tests.postgres.events import Connection, add, advance, advanced, dense, logged, opened, titles

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
-from feed.event import Kind
-from feed.posting import FIELDS, FILTERED
+from feed.model.event import Kind
+from feed.model.posting import FIELDS, FILTERED
 from tests.conftest import Connect
 from tests.postgres.events import Connection, add, advanced, logged, titles
 

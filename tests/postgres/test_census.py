@@ -13,7 +13,7 @@ from feed.database.connect import pool
 from feed.database.migrate import migrate
 from feed.errors import NotFound
 from feed.fanout.hub import Hub
-from feed.fanout.roll import Answer, Entry, Roll, Sort
+from feed.fanout.stream_report import Answer, Entry, Roll, Sort
 from feed.fanout.streams import Streams
 from tests.cluster import Cluster
 from tests.conftest import make_settings

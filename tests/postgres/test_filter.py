@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from feed.database.connect import pool
 from feed.database.jobs import JobStore
 from feed.errors import Invalid
-from feed.filter import PERIODS, Filter, Near, Terms, distance_km
-from feed.posting import PostingIn
-from feed.query import FilterQuery
+from feed.model.filter import PERIODS, Filter, Near, Terms, distance_km
+from feed.model.posting import PostingIn
+from feed.model.query import FilterQuery
 from tests.conftest import make_settings
 from tests.postgres.events import Connection, advanced
 

@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feed.fold import fold, words
+from feed.model.fold import fold, words
 from tests.postgres.events import Connection
 
 _SQL = "SELECT fold(t) AS fold, words(t) AS words FROM unnest($1::text[]) WITH ORDINALITY u(t, n) ORDER BY n"

@@ -12,8 +12,8 @@ import pytest
 from feed.database.connect import pool
 from feed.database.jobs import JobStore, Written, batch_of, open_store
 from feed.errors import DatabaseUnavailable, Invalid, NotFound
-from feed.filter import EVERYTHING, Filter
-from feed.posting import PostingIn
+from feed.model.filter import EVERYTHING, Filter
+from feed.model.posting import PostingIn
 from tests.conftest import Connect, make_settings
 from tests.postgres.events import Connection, add, advance, advanced, titles
 from tests.waiting import until

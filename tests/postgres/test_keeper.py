@@ -6,9 +6,9 @@ import asyncpg
 import pytest
 
 from feed.database.access import forget_expired
-from feed.database.keeper import Keeper, expire, prune
+from feed.database.retention import Keeper, expire, prune
 from feed.database.sequencer import Sequencer
-from feed.settings import Settings
+from feed.settings.settings import Settings
 from tests.conftest import Connect, make_settings
 from tests.postgres.events import Connection, add, advanced, logged
 from tests.postgres.running import backends, running

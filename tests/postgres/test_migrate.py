@@ -5,13 +5,13 @@ import asyncio
 import asyncpg
 import pytest
 
-from feed.database.keeper import prune
 from feed.database.migrate import migrate, migrations
+from feed.database.retention import prune
 from feed.database.sequencer import Sequencer
 from feed.database.tailer import Tailer
 from feed.errors import DatabaseRefused
 from feed.fanout.hub import Hub
-from feed.fold import fold, words
+from feed.model.fold import fold, words
 from tests.cluster import Cluster, versions
 from tests.conftest import make_settings
 from tests.postgres.events import Connection, add, advanced, opened, titles

@@ -11,9 +11,9 @@ from feed.database.connect import LOST
 from feed.database.migrate import migrate
 from feed.database.sequencer import Sequencer
 from feed.database.tailer import Tailer
-from feed.event import Event
 from feed.fanout.hub import Hub
-from feed.settings import Settings
+from feed.model.event import Event
+from feed.settings.settings import Settings
 from tests.cluster import Cluster
 from tests.conftest import Connect, make_settings
 from tests.postgres.events import Connection, add, advance, advanced, opened

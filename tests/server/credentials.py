@@ -9,7 +9,7 @@ import jwt
 
 from feed.access.grant import Scope
 from feed.access.key import Key, new_key
-from feed.settings import Settings
+from feed.settings.settings import Settings
 from tests.conftest import Running, make_settings
 from tests.reader import Frame, Reader
 

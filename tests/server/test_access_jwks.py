@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from feed.access.tokens import Tokens
 from feed.errors import DatabaseUnavailable, Unauthorized
-from feed.settings import load_settings
+from feed.settings.settings import load_settings
 from tests.conftest import run_server
 from tests.reader import reading
 from tests.server.credentials import asking, bearer, check_denied, farewell, guarded

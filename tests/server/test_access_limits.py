@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from feed.access.key import new_key
-from feed.settings import Settings
+from feed.settings.settings import Settings
 from tests.conftest import Running, make_settings, run_server
 from tests.reader import reading
 from tests.server.credentials import JOB, asking, bearer, goodbye, guarded, make_key

@@ -15,8 +15,8 @@ from feed.access.grant import Scope
 from feed.access.key import new_key
 from feed.database.access import AccessStore
 from feed.database.log import Log
-from feed.event import Event
 from feed.http.gate import Gate
+from feed.model.event import Event
 from tests.conftest import Running, run_server
 from tests.processes import ROOT, Curl, ServiceProcess, curling, serving
 from tests.reader import Reader, reading

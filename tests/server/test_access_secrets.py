@@ -12,7 +12,7 @@ import httpx
 from feed.access.grant import Scope
 from feed.access.key import Key, new_key
 from feed.database.access import AccessStore
-from feed.settings import load_settings
+from feed.settings.settings import load_settings
 from tests.conftest import run_server
 from tests.processes import ROOT, serving
 from tests.server.credentials import JOB, SECRET, asking, bearer, guarded, make_key, token
@@ -138,7 +138,7 @@ async def test_a_terminal_is_shown_no_local_variables_of_a_fault() -> None:
     """Tracebacks for people show more than those for files: what a function holds, credentials among it."""
     program = (
         "import structlog\n"
-        "from feed.logs import configure\n"
+        "from feed.observability.logs import configure\n"
         "configure('debug')\n"
         "def fault(credential):\n"
         "    raise RuntimeError('a fault')\n"

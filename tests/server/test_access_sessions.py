@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from feed.access.key import Key
-from feed.server import self_signed
+from feed.serving.certificate import self_signed
 from tests.cluster import Cluster
 from tests.conftest import Running, cloned, make_settings, run_server
 from tests.processes import Certificate

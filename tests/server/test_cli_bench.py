@@ -8,8 +8,8 @@ import asyncpg
 import orjson
 import pytest
 
-from feed.cli.load.readers import reading
-from feed.cli.load.spec import Http, Spec, Task
+from feed.bench.readers import reading
+from feed.bench.spec import Http, Spec, Task
 from feed.client.errors import Unavailable
 from tests.conftest import Running
 from tests.server.scripted import Answer, Script, feed, posted, running

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from feed.settings import load_settings
+from feed.settings.settings import load_settings
 from tests.conftest import Running
 from tests.reader import reading
 from tests.server.scripted import Answer, Script, feed, problem, running

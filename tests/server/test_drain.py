@@ -16,8 +16,8 @@ import h2.connection
 import httpx
 import pytest
 
-from feed.server import self_signed
-from feed.settings import Settings
+from feed.serving.certificate import self_signed
+from feed.settings.settings import Settings
 from tests.conftest import run_server
 from tests.processes import Certificate, Curl, ServiceProcess, curling, serving
 from tests.reader import reading

@@ -9,8 +9,8 @@ import httpx
 import orjson
 import pytest
 
-from feed.posting import FIELDS
-from feed.settings import Settings
+from feed.model.posting import FIELDS
+from feed.settings.settings import Settings
 from tests.cluster import Cluster
 from tests.conftest import Running, make_settings, run_server
 from tests.reader import reading

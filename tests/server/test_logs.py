@@ -12,7 +12,7 @@ import httpx
 import pytest
 import structlog
 
-from feed.logs import configure
+from feed.observability.logs import configure
 from tests.processes import ServiceProcess, curling, serving
 from tests.raw import raw_reading
 from tests.server.scraping import Scrape

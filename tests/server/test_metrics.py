@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import httpx
 
-from feed.settings import Settings
+from feed.settings.settings import Settings
 from tests.conftest import Running, make_settings, run_server
 from tests.processes import serving
 from tests.reader import reading

@@ -9,7 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
-from feed.settings import Settings
+from feed.settings.settings import Settings
 from tests.conftest import Connect, Running, make_settings, run_server
 from tests.reader import Reader, reading
 from tests.waiting import until

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from feed.database.keeper import prune
+from feed.database.retention import prune
 from feed.fanout.history import History
 from tests.conftest import Connect, Running, make_settings, run_server
 from tests.raw import RawReader, raw_reading

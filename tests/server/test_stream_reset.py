@@ -7,8 +7,8 @@ import asyncpg
 import httpx
 import pytest
 
-from feed.database.keeper import prune
-from feed.settings import Settings
+from feed.database.retention import prune
+from feed.settings.settings import Settings
 from tests.conftest import Running, make_settings, run_server
 from tests.postgres.running import terminate
 from tests.proxy import Proxy, proxied

@@ -13,8 +13,8 @@ import pytest
 from feed.access.grant import Scope
 from feed.access.key import new_key
 from feed.database.access import AccessStore
-from feed.fanout import roll
-from feed.settings import Settings
+from feed.fanout import stream_report as roll
+from feed.settings.settings import Settings
 from tests.cluster import Cluster
 from tests.conftest import Running, make_settings, run_server
 from tests.processes import Curl, curling, serving

@@ -13,9 +13,9 @@ import asyncpg
 import pytest
 from hyperframe.frame import DataFrame, WindowUpdateFrame
 
-from feed import frame
 from feed.database.jobs import JobStore
-from feed.server import self_signed
+from feed.model import frame
+from feed.serving.certificate import self_signed
 from tests.conftest import Connect, Running, make_settings, run_server
 from tests.h2client import INTERNAL_ERROR, NO_ERROR, STREAM, Exchange, H2Client, h2client, insecure
 from tests.processes import serving

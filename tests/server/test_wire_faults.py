@@ -28,7 +28,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from feed.server import self_signed
+from feed.serving.certificate import self_signed
 from tests.cluster import Cluster
 from tests.conftest import cloned
 from tests.h2client import PREFACE, STREAM, Exchange, H2Client, h2client, insecure

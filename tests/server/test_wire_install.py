@@ -12,7 +12,7 @@ import hypercorn.protocol.h2
 import hypercorn.protocol.http_stream
 import pytest
 
-from feed.settings import Settings
+from feed.settings.settings import Settings
 from tests.conftest import run_server
 from tests.reader import reading
 from tests.server.test_stream import INSERT

@@ -15,7 +15,7 @@ from hypercorn.config import Config
 from hyperframe.frame import DataFrame, HeadersFrame
 
 from feed.errors import ConfigurationError
-from feed.server import self_signed
+from feed.serving.certificate import self_signed
 from tests.conftest import make_settings, run_server
 from tests.h2client import ENHANCE_YOUR_CALM, NO_ERROR, h2client
 from tests.processes import serving

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from feed.server import self_signed
+from feed.serving.certificate import self_signed
 from tests.conftest import make_settings, run_server
 from tests.h2client import STREAM, h2client
 from tests.processes import serving

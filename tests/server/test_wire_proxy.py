@@ -15,8 +15,8 @@ from hyperframe.frame import SettingsFrame
 
 from feed.app import Application
 from feed.errors import ConfigurationError
-from feed.server import self_signed
-from feed.settings import Settings
+from feed.serving.certificate import self_signed
+from feed.settings.settings import Settings
 from tests.conftest import make_settings, run_server
 from tests.h2client import PREFACE, H2Client
 from tests.unit.test_proxy_header import INET, INET6, v2

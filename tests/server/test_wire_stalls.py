@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from feed.server import self_signed
+from feed.serving.certificate import self_signed
 from tests.h2client import STREAM, h2client, insecure
 from tests.processes import serving
 from tests.reader import reading

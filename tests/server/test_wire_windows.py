@@ -9,8 +9,8 @@ import httpx
 import pytest
 from hyperframe.frame import WindowUpdateFrame
 
-from feed.server import self_signed
-from feed.settings import Settings
+from feed.serving.certificate import self_signed
+from feed.settings.settings import Settings
 from tests.conftest import make_settings, run_server
 from tests.h2client import h2client
 from tests.processes import serving

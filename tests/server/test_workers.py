@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from feed.client import FeedClient
-from feed.server import self_signed
-from feed.settings import Settings
+from feed.serving.certificate import self_signed
+from feed.settings.settings import Settings
 from tests.cluster import Cluster
 from tests.conftest import run_server
 from tests.processes import Certificate, Curl, ServiceProcess, curling, refused, serving

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from feed.database.migrate import migrate
-from feed.settings import load_settings
+from feed.settings.settings import load_settings
 from tests.cluster import Cluster
 from tests.torture.chaos import Chaos
 from tests.torture.figures import Figures, progress

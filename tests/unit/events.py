@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from feed.event import Event, Kind
 from feed.fanout.encoded import Encoded
-from feed.posting import FIELDS
+from feed.model.event import Event, Kind
+from feed.model.posting import FIELDS
 
 EPOCH = 7
 

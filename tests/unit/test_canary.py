@@ -2,14 +2,14 @@
 
 import asyncio
 
-from feed.event import Event, Kind
 from feed.fanout.canary import Canary
 from feed.fanout.encoded import Encoded
 from feed.fanout.hub import Hub
 from feed.fanout.subscriber import Queued
-from feed.filter import EVERYTHING, Filter
-from feed.posting import FIELDS
-from feed.settings import load_settings
+from feed.model.event import Event, Kind
+from feed.model.filter import EVERYTHING, Filter
+from feed.model.posting import FIELDS
+from feed.settings.settings import load_settings
 from tests.unit.events import EPOCH, event
 
 FILTERS = [

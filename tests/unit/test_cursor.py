@@ -2,7 +2,7 @@
 
 import pytest
 
-from feed.cursor import Cursor, parse_cursor
+from feed.model.cursor import Cursor, parse_cursor
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from feed.event import Event, Kind
-from feed.filter import EVERYTHING, Filter, Near, Terms, distance_km
-from feed.posting import FIELDS, FILTERED
-from feed.query import FilterQuery
+from feed.model.event import Event, Kind
+from feed.model.filter import EVERYTHING, Filter, Near, Terms, distance_km
+from feed.model.posting import FIELDS, FILTERED
+from feed.model.query import FilterQuery
 
 
 def job(**fields: Any) -> dict[str, Any]:

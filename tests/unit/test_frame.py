@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feed import frame
-from feed.event import Event, Kind
+from feed.model import frame
+from feed.model.event import Event, Kind
 
 JOB = {"id": 42, "title": "Baker"}
 

@@ -14,10 +14,10 @@ from feed.access.grant import Grant, Scope, scopes_of
 from feed.access.sessions import claims_of, grant_of, open_session, read_session
 from feed.access.tickets import Redeemed, Tickets, digest_of, new_ticket
 from feed.access.tokens import Tokens
-from feed.cursor import Cursor
 from feed.errors import Forbidden, Unauthorized
-from feed.query import parse_filter
-from feed.settings import load_settings
+from feed.model.cursor import Cursor
+from feed.model.query import parse_filter
+from feed.settings.settings import load_settings
 from tests.fuzz import tries
 
 SECRET = b"0123456789abcdef0123456789abcdef"

@@ -14,10 +14,10 @@ from httpx_sse import EventSource
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feed import frame
 from feed.client.errors import UnexpectedAnswer
 from feed.client.event import StreamEvent, read_event
-from feed.event import Event, Kind
+from feed.model import frame
+from feed.model.event import Event, Kind
 from tests.fuzz import tries
 
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from feed.errors import FeedError, Invalid, TooLarge
 from feed.http.intake import Intake, Spool, read_json, take_array, take_lines
-from feed.settings import Settings, load_settings
+from feed.settings.settings import Settings, load_settings
 from tests.fuzz import tries
 from tests.unit.test_fuzz_frames import cut
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feed.errors import Invalid
-from feed.mapping import MappingError, RecordMap
-from feed.posting import PostingIn
+from feed.model.mapping import MappingError, RecordMap
+from feed.model.posting import PostingIn
 from tests.fuzz import tries
 
 FIELDS = [*PostingIn.model_fields]

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from feed.cursor import Cursor, parse_cursor
 from feed.errors import Invalid
-from feed.filter import EVERYTHING, Terms
-from feed.posting import FIELDS
-from feed.query import FilterQuery, StreamQuery, parse_filter, parse_since
+from feed.model.cursor import Cursor, parse_cursor
+from feed.model.filter import EVERYTHING, Terms
+from feed.model.posting import FIELDS
+from feed.model.query import FilterQuery, StreamQuery, parse_filter, parse_since
 from tests.fuzz import tries
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)

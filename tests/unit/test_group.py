@@ -6,11 +6,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feed.event import Kind
 from feed.fanout.encoded import Encoded
 from feed.fanout.group import Groups
 from feed.fanout.subscriber import Queued, Subscriber
-from feed.filter import EVERYTHING, Filter
+from feed.model.event import Kind
+from feed.model.filter import EVERYTHING, Filter
 from tests.unit.events import EPOCH, encoded, event
 
 

@@ -8,8 +8,8 @@ from datetime import datetime
 import pytest
 
 from feed.errors import DatabaseUnavailable
-from feed.event import Event
 from feed.fanout.history import History, LogState, Page, Pruned
+from feed.model.event import Event
 from tests.unit.events import EPOCH, event, positions
 
 LARGE = 10**9

@@ -8,8 +8,8 @@ from h2.events import PingReceived
 from h2.exceptions import ProtocolError
 from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, PingFrame, SettingsFrame, WindowUpdateFrame
 
-from feed.wire.bucket import Bucket
-from feed.wire.http2_frames import BURST, RATION, Limited, limit
+from feed.hypercorn_adapter.http2_frames import BURST, RATION, Limited, limit
+from feed.limits.token_bucket import Bucket
 from tests.h2client import PREFACE
 
 PING = PingFrame(opaque_data=b"anybody?").serialize()

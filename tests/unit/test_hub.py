@@ -6,8 +6,8 @@ import pytest
 
 from feed.fanout.hub import Hub
 from feed.fanout.subscriber import PIECE, Pushed, Queued
-from feed.filter import EVERYTHING, Filter
-from feed.settings import Settings, load_settings
+from feed.model.filter import EVERYTHING, Filter
+from feed.settings.settings import Settings, load_settings
 from feed.wire.chunk import Chunk
 from tests.unit.events import EPOCH, event, positions
 

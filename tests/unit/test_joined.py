@@ -1,7 +1,7 @@
 """Joined blocks: whole ones are put together once, and what comes out is what went in, whatever the cut."""
 
-from feed.fanout.joined import BLOCK, Joined
-from feed.filter import EVERYTHING, Filter
+from feed.fanout.replay_blocks import BLOCK, Joined
+from feed.model.filter import EVERYTHING, Filter
 from tests.unit.events import encoded
 
 LARGE = 10**9

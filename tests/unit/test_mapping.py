@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from feed.errors import Invalid
-from feed.mapping import MappingError, RecordMap
-from feed.posting import PostingIn
+from feed.model.mapping import MappingError, RecordMap
+from feed.model.posting import PostingIn
 
 REQUIRED = {"title": "title", "company": "company", "url": "url"}
 

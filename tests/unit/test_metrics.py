@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from feed.metrics.metrics import LogGauges, Metrics
+from feed.observability.metrics import LogGauges, Metrics
 
 NAMES = {
     "feed_info": "gauge", "feed_streams": "gauge", "feed_streams_opened": "counter", "feed_streams_ended": "counter",

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from feed.errors import Fault
-from feed.posting import FIELDS, FILTERED, Posting, PostingIn, PostingWhole, faults_of
+from feed.model.posting import FIELDS, FILTERED, Posting, PostingIn, PostingWhole, faults_of
 
 JOB: dict[str, Any] = {"title": "Baker", "company": "Acme", "url": "https://acme.example/1"}
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feed.wire.proxy import Ends, Malformed, missing, parse
+from feed.hypercorn_adapter.proxy_protocol import Ends, Malformed, missing, parse
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 BEHIND = b"GET / HTTP/1.1\r\n\r\n\r\nPROXY "

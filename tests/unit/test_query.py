@@ -7,11 +7,11 @@ from urllib.parse import parse_qs
 import pytest
 from pydantic import ValidationError
 
-from feed.cursor import Cursor
 from feed.errors import Invalid
-from feed.event import Kind
-from feed.filter import EVERYTHING, Near
-from feed.query import FilterQuery, Start, StreamQuery, parse_filter, parse_since
+from feed.model.cursor import Cursor
+from feed.model.event import Kind
+from feed.model.filter import EVERYTHING, Near
+from feed.model.query import FilterQuery, Start, StreamQuery, parse_filter, parse_since
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 

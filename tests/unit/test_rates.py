@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feed.access import rates as module
-from feed.access.rates import Rates
-from feed.access.windows import Windows
 from feed.errors import ConfigurationError
-from feed.settings import load_settings
+from feed.limits import rates as module
+from feed.limits.rates import Rates
+from feed.limits.windows import Windows
+from feed.settings.settings import load_settings
 
 
 class Clock:

@@ -10,7 +10,7 @@ import hypercorn.asyncio.run as run
 import pytest
 from hypercorn.utils import ShutdownError
 
-from feed.wire.shutdown import drained
+from feed.hypercorn_adapter.shutdown import drained
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from feed.access.grant import Scope
 from feed.access.tokens import Tokens
 from feed.errors import ConfigurationError, Forbidden, Unauthorized
-from feed.settings import load_settings
+from feed.settings.settings import load_settings
 
 SECRET = "a secret that is long enough for every algorithm there is, and for tests alone"
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from feed.traces import NO_TRACES, Recorded, traces_of
+from feed.observability.traces import NO_TRACES, Recorded, traces_of
 
 
 def recorded() -> tuple[Recorded, InMemorySpanExporter]:
@@ -42,7 +42,8 @@ def test_an_error_is_the_status_of_its_span() -> None:
 def test_nobody_asked_so_nothing_is_imported() -> None:
     # Others may import OpenTelemetry's names for themselves (FastAPI's dependencies do); what records and sends is the SDK.
     program = (
-        "import sys, json, feed.app; from feed.traces import traces_of, NO_TRACES; assert traces_of('1') is NO_TRACES; "
+        "import sys, json, feed.app; from feed.observability.traces import traces_of, NO_TRACES; "
+        "assert traces_of('1') is NO_TRACES; "
         "theirs = 'opentelemetry.sdk', 'opentelemetry.exporter'; "
         "print(json.dumps([name for name in sys.modules if name.startswith(theirs)]))"
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from feed.wire.turns import EACH, Turns
+from feed.wire.pacer import EACH, Turns
 
 
 async def test_the_first_few_do_not_wait() -> None:

@@ -10,11 +10,11 @@ from h2.events import DataReceived
 from hypercorn.events import RawData
 from hypercorn.protocol.events import EndBody
 
+from feed.hypercorn_adapter.config import WireConfig
+from feed.hypercorn_adapter.connection import Connections
+from feed.hypercorn_adapter.http2 import Http2
 from feed.wire.chunk import Chunk
-from feed.wire.config import WireConfig
-from feed.wire.connection import Connections
-from feed.wire.http2 import Http2
-from feed.wire.turns import Turns
+from feed.wire.pacer import Turns
 from feed.wire.wire import Wire
 
 

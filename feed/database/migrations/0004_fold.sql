@@ -1,4 +1,4 @@
--- Folding for comparison, the twin of feed/fold.py (see there): lower() and collations differ by version and locale, so
+-- Folding for comparison, the twin of feed/model/fold.py (see there): lower() and collations differ by version and locale, so
 -- only ASCII goes through lower(), under "C", and the rest through the same table as in Python.
 CREATE FUNCTION fold(source text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -31,14 +31,14 @@ CREATE FUNCTION fold_all(source text[]) RETURNS text[] LANGUAGE sql IMMUTABLE ST
   SELECT coalesce(array_agg(fold(s)), '{}') FROM unnest(source) s
 $$;
 
--- A posting's upper salary bound as an amount a year; the factors are those of feed/filter.py.
+-- A posting's upper salary bound as an amount a year; the factors are those of feed/model/filter.py.
 CREATE FUNCTION yearly(low numeric, high numeric, period text) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT coalesce(high, low)::double precision * CASE period
     WHEN 'month' THEN 12 WHEN 'week' THEN 52 WHEN 'day' THEN 260 WHEN 'hour' THEN 2080 ELSE 1 END
 $$;
 
--- Great-circle distance in kilometres (haversine, mean Earth radius), term for term as in feed/filter.py.
+-- Great-circle distance in kilometres (haversine, mean Earth radius), term for term as in feed/model/filter.py.
 CREATE FUNCTION distance_km(lat1 double precision, lon1 double precision, lat2 double precision, lon2 double precision)
 RETURNS double precision LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
   SELECT 2 * 6371.0088 * asin(least(1.0, sqrt(

@@ -16,16 +16,17 @@ from starlette.responses import Response
 
 from feed.access.caller import Caller
 from feed.access.grant import OPEN
-from feed.event import Event, Kind
 from feed.fanout.history import History
 from feed.fanout.hub import Hub
 from feed.fanout.streams import Streams
 from feed.http import stream
-from feed.posting import FIELDS
-from feed.server import hypercorn_config, listen
-from feed.settings import load_settings
-from feed.wire.connection import Connections, remember_connection
-from feed.wire.install import installed
+from feed.hypercorn_adapter.connection import Connections, remember_connection
+from feed.hypercorn_adapter.install import installed
+from feed.model.event import Event, Kind
+from feed.model.posting import FIELDS
+from feed.serving.hypercorn_config import hypercorn_config
+from feed.serving.sockets import listen
+from feed.settings.settings import load_settings
 
 
 class Application(FastAPI):

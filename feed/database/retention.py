@@ -1,0 +1,118 @@
+"""The keeper: what the leader does besides sequencing. Expires postings, prunes the log, makes partitions ahead, and
+forgets tickets and revocations that matter no more."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import structlog
+
+from feed.database.access import forget_expired
+from feed.database.connect import Backoff, owned, translated
+from feed.database.sequencer import Sequencer
+from feed.errors import DatabaseRefused, DatabaseUnavailable
+from feed.settings.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_EXPIRE = """
+UPDATE job SET closed_at = clock_timestamp() WHERE id IN (
+  SELECT j.id FROM job j WHERE j.closed_at IS NULL AND j.valid_through < clock_timestamp()
+   ORDER BY j.valid_through LIMIT 1000 FOR UPDATE SKIP LOCKED)
+"""
+
+# Partitions that hold nothing above the floor; one whose detaching was interrupted has to be finished first.
+_PRUNED = """
+SELECT c.oid::regclass::text AS name, i.inhdetachpending AS pending FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+ WHERE i.inhparent = 'log'::regclass
+   AND (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \\(''?(\\d+)'))[1]::bigint - 1 <= (SELECT floor FROM state)
+ ORDER BY 2 DESC, 1
+"""
+
+# Partitions that were detached by a round that did not live to drop them.
+_LEFT = """
+SELECT c.oid::regclass::text AS name FROM pg_class c
+ WHERE c.relnamespace = (SELECT l.relnamespace FROM pg_class l WHERE l.oid = 'log'::regclass) AND c.relkind = 'r'
+   AND c.relname ~ '^log_[0-9]+$' AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
+"""
+
+
+class Keeper:
+    """Works in the process whose sequencer leads, on a connection of its own."""
+
+    def __init__(self, settings: Settings, dsn: str, sequencer: Sequencer) -> None:
+        self._settings = settings
+        self._dsn = dsn
+        self._sequencer = sequencer
+        self.reconnects = -1  # connections after the first
+
+    async def run(self) -> None:
+        """Keep house for ever while leading."""
+        backoff = Backoff(self._settings.reconnect_max)
+        while True:
+            await self._sequencer.leading.wait()
+            try:
+                async with owned(self._settings, self._dsn, "keeper", idle_session_timeout="0") as connection:
+                    self.reconnects += 1
+                    with translated():
+                        await self._keep(connection, backoff)
+            except (DatabaseUnavailable, DatabaseRefused) as error:
+                log.info("keeper waits for the database", error=str(error))
+            except asyncpg.LockNotAvailableError:
+                log.info("retention waits for a long reader of the log")
+            except Exception:  # a fault of ours must not end the feed: it is seen, and tried again
+                log.exception("keeper failed")
+            await backoff.wait()
+
+    async def _keep(self, connection: Any, backoff: Backoff) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while self._sequencer.leading.is_set():
+            await expire(connection)
+            if loop.time() >= due:
+                # Before pruning, which a long reader may hold up.
+                await connection.execute(
+                    "SELECT extend_log($1, $2)", self._settings.log_partition, self._settings.log_partitions_ahead
+                )
+                await forget_expired(connection)
+                await prune(connection, self._settings)
+                due = loop.time() + self._settings.housekeeping
+            backoff.reset()
+            await asyncio.sleep(min(self._settings.expiry_interval, self._settings.housekeeping))
+
+
+async def expire(connection: Any) -> int:
+    """Close the postings that are past `valid_through`, a thousand in a transaction; returns how many."""
+    expired = 0
+    while True:
+        async with connection.transaction():
+            await connection.execute("SELECT set_config('feed.reason', 'expired', true)")
+            closed = int((await connection.execute(_EXPIRE)).split()[-1])
+        expired += closed
+        if closed < 1000:
+            return expired
+
+
+async def prune(connection: Any, settings: Settings) -> int:
+    """Raise the floor to what retention allows, then drop the partitions below it; returns how many went.
+
+    In this order: a reader that meets a missing partition must already be able to see the floor that explains it.
+    """
+    await connection.execute(
+        "UPDATE state SET floor = f.floor FROM (SELECT greatest("
+        "  position_before(clock_timestamp() - make_interval(secs => $1)), s.head - $2::bigint) AS floor FROM state s) f "
+        "WHERE f.floor > state.floor",
+        settings.retention, settings.retention_events,
+    )  # fmt: skip
+    dropped = 0
+    # DETACH waits for readers; while it does, nobody else is held up for long.
+    await connection.execute("SET lock_timeout = '10s'")
+    for row in await connection.fetch(_LEFT):
+        await connection.execute(f"DROP TABLE {row['name']}")
+    for row in await connection.fetch(_PRUNED):
+        how = "FINALIZE" if row["pending"] else "CONCURRENTLY"
+        await connection.execute(f"ALTER TABLE log DETACH PARTITION {row['name']} {how}")
+        await connection.execute(f"DROP TABLE {row['name']}")
+        log.info("pruned a partition of the log", partition=row["name"])
+        dropped += 1
+    return dropped

@@ -1,0 +1,47 @@
+"""Hypercorn's configuration with what the wire needs: bounds, the connections that are open, and turns for herds."""
+
+import socket
+from collections.abc import Callable
+
+from hypercorn.config import Config, Sockets
+
+from feed.hypercorn_adapter.admission import Admission
+from feed.hypercorn_adapter.connection import Connections
+from feed.wire.pacer import Turns
+
+
+class WireConfig(Config):
+    """A Hypercorn `Config` for `feed serve`. Sizes in bytes, times in seconds."""
+
+    write_buffer: int
+    send_timeout: float
+    close_timeout: float
+    header_bytes: int
+    h2_resets: int
+    h2_reset_rate: int
+    h2_control_rate: int
+    connections: Connections
+    admission: Admission
+    proxied: Callable[[str], bool]
+    """Whether connections from an address begin with a PROXY header."""
+    crowds: Callable[[str], bool]
+    """Whether many clients come from an address: a proxy's connection carries what all of them do."""
+    begin: Turns
+    ends: Turns
+    frames: Turns
+
+    def create_sockets(self) -> Sockets:
+        """The listening sockets, as the listener knows them."""
+        found = super().create_sockets()
+        secure = [ListeningSocket(self, sock) for sock in found.secure_sockets]
+        plain = [ListeningSocket(self, sock) for sock in found.insecure_sockets]
+        return Sockets([*secure], [*plain], found.quic_sockets)
+
+
+class ListeningSocket(socket.socket):
+    """One that knows by which configuration it is served."""
+
+    def __init__(self, config: WireConfig, sock: socket.socket) -> None:
+        super().__init__(fileno=sock.detach())
+        self.setblocking(False)
+        self.config = config

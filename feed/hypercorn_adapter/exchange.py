@@ -1,0 +1,75 @@
+"""An exchange: one request and its response, Hypercorn's HTTPStream with a wire in the scope.
+
+What it adds (Hypercorn 0.18):
+- `scope["extensions"]["feed.wire"]`: the wire, for whoever wants to write the body by it.
+- The body may outlive the call of the application: an idle stream then costs a task and not a stack of middlewares.
+- The wire learns that the client is gone. Nobody need wait for `http.disconnect`, which takes a task.
+- A body that nobody reads does not block the connection: Hypercorn puts its pieces into a queue of ten and waits, on
+  HTTP/2 with every other stream of that client behind it, and on HTTP/1.1 without ever seeing that the client left.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, cast
+
+from hypercorn.protocol.events import Body, EndBody, Event, Request, StreamClosed
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+
+from feed.hypercorn_adapter.connection import WIRE
+from feed.wire.wire import Wire
+
+if TYPE_CHECKING:
+    from hypercorn.typing import ASGISendEvent
+
+
+class Exchange(HTTPStream):
+    """One request and its response. Its protocol sets `wire`, if it has one, before the request comes."""
+
+    wire: Wire | None = None
+    app_put: Any = None  # the base class never sets it where the request is refused
+    _carried = False
+
+    async def handle(self, event: Event) -> None:
+        """Take what the client sent."""
+        if isinstance(event, Body | EndBody) and (self.app_put is None or self.state is ASGIHTTPState.CLOSED):
+            return
+        if isinstance(event, StreamClosed):
+            if self.wire is not None:
+                self.wire.close()
+            self._release()
+        await super().handle(event)
+        if isinstance(event, Request) and self.wire is not None:
+            # The application's task exists by now and has not run yet.
+            cast(dict[str, Any], self.scope["extensions"])[WIRE] = self.wire
+            self.wire.carry = self._carry
+
+    async def app_send(self, message: "ASGISendEvent | None") -> None:
+        """Take what the application sent; None when it has returned."""
+        if (message is None and self._carried) or (message is not None and self.closed):
+            return
+        await super().app_send(message)
+        if message is None or self.state is ASGIHTTPState.CLOSED:
+            self._release()
+
+    def _carry(self, body: Coroutine[Any, Any, None]) -> None:
+        """Go on with `body` when the application has returned, and let go of all that it no longer needs."""
+        self._carried = True
+        self._release()
+        self.app_put = None
+        self.scope = cast(Any, {name: self.scope[name] for name in ("type", "method", "http_version")})
+        self.task_group.spawn(self._run, body)
+
+    async def _run(self, body: Coroutine[Any, Any, None]) -> None:
+        try:
+            await body
+        except Exception:
+            await self.config.log.exception("the body of a response failed")
+        finally:
+            self._carried = False
+            await self.app_send(None)
+
+    def _release(self) -> None:
+        """Let go of a body that nobody will read, and of whoever waits to put more of it."""
+        queue: asyncio.Queue[Any] | None = getattr(self.app_put, "__self__", None)
+        while queue is not None and not queue.empty():
+            queue.get_nowait()

@@ -1,0 +1,128 @@
+"""HTTP/1.1: Hypercorn's H11Protocol with a wire for each response.
+
+What it replaces (Hypercorn 0.18):
+- `_create_stream`, to name the class of the exchange. Upgrades to WebSocket are ignored, as RFC 9110, 7.8 allows: there is
+  none here. Body bytes go past h11, whose chunked writer keeps no state between chunks; it writes the head before and the
+  last chunk after.
+- A request behind one that is not answered yet stops all reading: that the client left is then never noticed. Here it waits
+  in h11's buffer, within the bound that h11 has for a head.
+"""
+
+import asyncio
+from typing import Any
+
+import h11
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.events import Request
+from hypercorn.protocol.h11 import STREAM_ID, H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
+
+from feed.hypercorn_adapter.config import WireConfig
+from feed.hypercorn_adapter.connection import drop, server_of
+from feed.hypercorn_adapter.exchange import Exchange
+from feed.wire.chunk import Chunk
+from feed.wire.wire import Wire
+
+
+class _Paused(Exception):
+    """A request waits for the answer to the one before it."""
+
+
+class _Turn:
+    """In the place of Hypercorn's event `can_read`: nobody waits for it."""
+
+    async def clear(self) -> None:
+        """Nothing."""
+
+    async def set(self) -> None:
+        """Nothing."""
+
+    def is_set(self) -> bool:
+        """No."""
+        return False
+
+    async def wait(self) -> None:
+        """Go back to reading."""
+        raise _Paused
+
+
+class Http1(H11Protocol):
+    """HTTP/1.1 on one connection."""
+
+    config: WireConfig
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.can_read = _Turn()
+        self._parsing = asyncio.Lock()  # by whoever reads, or by whoever has just answered
+
+    async def handle(self, event: Event) -> None:
+        """Take bytes, or the end of the connection."""
+        if not isinstance(event, RawData):
+            await super().handle(event)
+            return
+        async with self._parsing:
+            try:
+                await super().handle(event)
+            except _Paused:
+                if len(self.connection.trailing_data[0]) > self.config.h11_max_incomplete_size:
+                    await self.send(Closed())
+
+    async def _maybe_recycle(self) -> None:
+        await super()._maybe_recycle()
+        if self.connection.our_state is not h11.IDLE or not self.connection.trailing_data[0]:
+            return
+        async with self._parsing:
+            try:
+                if self.connection.our_state is h11.IDLE:
+                    await self._handle_events()
+            except _Paused:
+                pass
+            except (H2CProtocolRequiredError, H2ProtocolAssumedError):
+                await self.send(Closed())  # to change the protocol it must come first
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        await self.config.begin.next()
+        self.stream = exchange = Exchange(
+            self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server, self.stream_send,
+            STREAM_ID,
+        )  # fmt: skip
+        if request.method == b"GET":
+            exchange.wire = Http1Wire(server_of(self), chunked=request.http_version >= b"1.1")
+        await exchange.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method=request.method.decode("ascii").upper(),
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+        self.keep_alive_requests += 1
+        await self.context.mark_request()
+
+
+class Http1Wire(Wire):
+    """The body of a response: chunks, or plain bytes until the end of the connection for HTTP/1.0."""
+
+    __slots__ = ("_chunked",)
+
+    def __init__(self, server: object, *, chunked: bool) -> None:
+        super().__init__(server)
+        self._chunked = chunked
+
+    def write(self, chunk: Chunk) -> bool:
+        """Push it."""
+        if self.closed or self._get_size() > self._limit or self._is_closing():
+            return False
+        self._put(chunk.chunked if self._chunked else chunk.body)
+        return True
+
+    async def send(self, chunk: Chunk) -> None:
+        """Pull it."""
+        await self._writable()
+        self._put(chunk.chunked if self._chunked else chunk.body)
+
+    def cut(self) -> None:
+        """Reset the connection: it has but this one response."""
+        drop(self._server)

@@ -1,0 +1,114 @@
+"""The wire of an HTTP/2 stream: DATA frames within the client's windows."""
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from h2.stream import H2Stream
+
+from feed.hypercorn_adapter.connection import drop, server_of
+from feed.hypercorn_adapter.http2_frames import EARNED, EARNED_BY, Limited
+from feed.wire.chunk import Chunk
+from feed.wire.wire import Wire
+
+if TYPE_CHECKING:
+    from feed.hypercorn_adapter.http2 import Http2
+
+_SMALL = 4 * 1024
+"""Bytes of a body that wait for others to leave with them."""
+_WRITE = 64 * 1024
+"""Bytes of a large body that are written at once."""
+
+
+class Http2Wire(Wire):
+    """The body of a response: DATA frames, within the windows of the stream and of the connection (RFC 9113, 5.2)."""
+
+    __slots__ = ("_blocked", "_connection", "_id", "_protocol", "_put_all", "_stream", "_stream_id")
+
+    def __init__(self, protocol: "Http2", stream_id: int) -> None:
+        super().__init__(server_of(protocol))
+        self._put_all = self._server.writer.transport.writelines
+        self._protocol = protocol
+        self._connection: Limited = protocol.connection
+        self._stream: H2Stream = protocol.connection.streams[stream_id]
+        self._stream_id = stream_id
+        self._id = stream_id.to_bytes(4, "big")
+        self._blocked = False  # on a window, not on the socket
+
+    def write(self, chunk: Chunk) -> bool:
+        """Push it."""
+        size = chunk.size
+        connection, stream = self._connection, self._stream
+        if (
+            self.closed
+            or size > stream.outbound_flow_control_window
+            or size > connection.outbound_flow_control_window
+            or self._get_size() > self._limit
+            or self._is_closing()
+        ):
+            return False
+        stream.outbound_flow_control_window -= size
+        connection.outbound_flow_control_window -= size
+        connection.credit += EARNED
+        if size > connection.max_outbound_frame_size:
+            self._put_frames(chunk)
+        elif self._protocol.corked or len(self._protocol.streams) > 1:  # nothing may overtake what is kept
+            self._protocol.cork(chunk.head + self._id + chunk.body)
+        else:
+            self._put(chunk.head + self._id + chunk.body)
+        return True
+
+    async def send(self, chunk: Chunk) -> None:
+        """Pull it."""
+        sent = 0
+        while sent < chunk.size:
+            await self._writable()
+            room = min(self._stream.outbound_flow_control_window, self._connection.outbound_flow_control_window)
+            if room <= 0:
+                await self._window()
+                continue
+            size = min(room, chunk.size - sent, _WRITE)
+            self._stream.outbound_flow_control_window -= size
+            self._connection.outbound_flow_control_window -= size
+            self._connection.credit += EARNED
+            if size == chunk.size <= _SMALL:
+                self._protocol.cork(chunk.head + self._id + chunk.body)
+            else:
+                self._put_frames(chunk if size == chunk.size else Chunk(chunk.body[sent : sent + size]))
+            sent += size
+
+    async def _window(self) -> None:
+        """Wait for a window. Where none opens for `send_timeout` only this stream is reset."""
+        self._blocked = True
+        try:
+            async with asyncio.timeout(self._server.config.send_timeout):
+                await self._protocol.window(self._stream_id)
+        except TimeoutError:
+            self.gave_up = True
+            self.cut()
+        finally:
+            self._blocked = False
+
+    def _put_frames(self, chunk: Chunk) -> None:
+        """Write it as DATA frames no larger than the client takes."""
+        self._protocol.uncork()
+        self._connection.credit += chunk.size // EARNED_BY
+        parts: list[bytes | memoryview] = []
+        for head, piece in chunk.frames(self._connection.max_outbound_frame_size):
+            parts += (head + self._id, piece)
+        self._put_all(parts)
+
+    def cut(self) -> None:
+        """Reset the stream where only its window is shut; the connection where nothing gets through."""
+        if self.closed:
+            return
+        if not self._blocked:
+            drop(self._server)
+            return
+        with suppress(ProtocolError):  # the client was faster
+            self._connection.reset_stream(self._stream_id, ErrorCodes.ENHANCE_YOUR_CALM)
+            self._protocol.cork(self._connection.data_to_send())
+        self.close()
+        self._protocol.wake(self._stream_id)

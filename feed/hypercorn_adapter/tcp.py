@@ -1,0 +1,132 @@
+"""The connection: Hypercorn's TCPServer (one for each), with bounds.
+
+What it replaces, and why (Hypercorn 0.18; delete each part when upstream has it):
+- `_close` awaits `wait_closed()` without a bound: one stalled client, or one that never answers TLS's close_notify, keeps
+  the process alive for ever. An idle connection is closed without looking whether it is. Here closing has `close_timeout`;
+  then the connection is reset (linger 0: a plain abort would leave megabytes in FIN-WAIT-1).
+- `protocol_send` waits without a bound for a client that does not read; here it has `send_timeout`. It lets ETIMEDOUT
+  escape, which is an OSError and no ConnectionError: a client that vanished is logged as a traceback (hypercorn #361). And
+  a request that is cancelled at the end finds its task group closed.
+- A herd of connections is one turn of the event loop; here they begin a few at a time. Those of a herd that say nothing
+  would end in one turn, too; here they are idle for up to `_SPREAD` longer, each as long as chance has it.
+- What a connection is made of refers to itself in circles, which only the garbage collector undoes, minutes later.
+- The transport's default buffer is 64 KB; ours is `write_buffer`, which is also the bound of a push.
+"""
+
+import asyncio
+import contextlib
+import random
+from typing import Any
+
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.events import Closed, Event, RawData
+
+from feed.hypercorn_adapter.config import WireConfig
+from feed.hypercorn_adapter.connection import drop
+
+_SPREAD = 0.4
+"""Of `keep_alive_timeout`."""
+
+
+class Server(TCPServer):
+    """One connection."""
+
+    config: WireConfig
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.turn = asyncio.Lock()  # whose it is to wait for the transport to empty
+        self.stalled = False  # it was dropped, since its client took nothing
+
+    async def run(self) -> None:
+        """Serve it until either side closes it."""
+        transport: Any = self.writer.transport
+        try:
+            transport.set_write_buffer_limits(high=self.config.write_buffer)
+        except RuntimeError:
+            return  # the client was gone before it began
+        try:
+            self.config.connections.add(self)
+            await self.config.begin.next()
+            await super().run()
+        finally:
+            if not transport.is_closing():
+                transport.abort()
+            self.config.connections.forget(self)
+            self._dissolve()
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.config.ends.next()  # ten thousand that leave at once are no one turn of the event loop either
+        await self.idle_task.stop()  # else what is left of the client stays until it would have been idle for too long
+
+    def _dissolve(self) -> None:
+        """Undo the circles among the objects of a connection that has ended: its memory is free now, not some time."""
+        wrapper = getattr(self, "protocol", None)  # none where the client had left before it began
+        protocol = getattr(wrapper, "protocol", None)
+        for one in (getattr(protocol, "connection", None), protocol, wrapper, getattr(self, "_task_group", None)):
+            with contextlib.suppress(TypeError):  # it has no attributes of its own
+                vars(one).clear()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Do what the protocol wants of the connection."""
+        if not isinstance(event, RawData):
+            try:
+                await super().protocol_send(event)
+            except RuntimeError:
+                if not self.context.terminated.is_set():
+                    raise
+            return
+        async with self.send_lock:
+            try:
+                self.writer.write(event.data)
+                await self.drained()
+            except (OSError, RuntimeError):
+                await self.protocol.handle(Closed())
+
+    async def drained(self) -> None:
+        """Wait until the transport holds no more than it may. A client that takes nothing for `send_timeout` is dropped.
+
+        Raises OSError where the connection is gone.
+        """
+        transport = self.writer.transport
+        while (size := transport.get_write_buffer_size()) > self.config.write_buffer:
+            try:
+                async with asyncio.timeout(self.config.send_timeout):
+                    await self.writer.drain()
+                    if transport.get_write_buffer_size() > self.config.write_buffer:
+                        await asyncio.sleep(0.005)  # TLS holds bytes that are not counted when it says that it is empty
+            except TimeoutError:
+                if transport.get_write_buffer_size() >= size:
+                    self.stalled = True
+                    drop(self)
+                    raise ConnectionAbortedError from None
+
+    async def linger(self) -> None:
+        """Stop sending and read what is still coming, for `close_timeout`: a reset would overtake our last words."""
+        with contextlib.suppress(NotImplementedError, OSError, RuntimeError):  # TLS has no such end
+            self.writer.write_eof()
+        with contextlib.suppress(TimeoutError, OSError, RuntimeError):
+            async with asyncio.timeout(self.config.close_timeout):
+                while await self.reader.read(65_536):
+                    pass
+
+    async def _idle_timeout(self) -> None:
+        """End a connection that has waited for a whole request for too long, however many octets of one have come."""
+        longest = self.config.keep_alive_timeout * random.uniform(1, 1 + _SPREAD)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.context.terminated.wait(), longest)
+        await asyncio.shield(self._initiate_server_close())
+
+    async def _initiate_server_close(self) -> None:
+        await self.protocol.handle(Closed())
+        await self._close()
+
+    async def _close(self) -> None:
+        # What it awaits swallows a cancellation, so look at the clock and not for a TimeoutError.
+        timeout = asyncio.timeout(self.config.close_timeout)
+        with contextlib.suppress(TimeoutError, OSError):
+            async with timeout:
+                await super()._close()
+        if timeout.expired():
+            drop(self)

@@ -1,1 +1,0 @@
-"""What operators count and time: the instruments, and how several processes share them."""

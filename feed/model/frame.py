@@ -1,0 +1,77 @@
+"""Frames: events and control messages as bytes of `text/event-stream` (WHATWG HTML, 9.2), encoded strictly, once."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from feed.model.event import Event, Kind
+
+# JSON escapes CR and LF. These too end a line for readers that split text by Unicode's rules, so they are escaped.
+_BREAKS = re.compile("[\x85\u2028\u2029]")
+
+
+def encode(value: Any) -> bytes:
+    """JSON in UTF-8 on one line by anybody's reckoning."""
+    data = orjson.dumps(value)
+    if b"\xe2\x80\xa8" in data or b"\xe2\x80\xa9" in data or b"\xc2\x85" in data:
+        text = data.decode()
+        data = _BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
+    return data
+
+
+def document(event: Event, kind: Kind) -> dict[str, Any]:
+    """What an event's `data` says, as a subscriber that is told `kind` reads it."""
+    job = event.job
+    data = {**job, "href": f"/v1/jobs/{job['id']}"}
+    if kind is Kind.CLOSED:
+        data["reason"] = (event.reason or "closed") if event.kind is Kind.CLOSED else "left_filter"
+    return data
+
+
+def event_frame(epoch: int, event: Event, kind: Kind) -> bytes:
+    """The frame of one event; `kind` differs from the event's own where it left a filter."""
+    return b"id: %d.%d\nevent: %b\ndata: %b\n\n" % (
+        epoch,
+        event.position,
+        kind.value.encode(),
+        encode(document(event, kind)),
+    )
+
+
+def opening(epoch: int, position: int, retry_ms: int) -> bytes:
+    """The first bytes of a stream: how long to wait before coming back, and the cursor, pinned without an event."""
+    return b"retry: %d\n\nid: %d.%d\n\n" % (retry_ms, epoch, position)
+
+
+def pin(epoch: int, position: int) -> bytes:
+    """Move the client's cursor; browsers fire nothing."""
+    return b"id: %d.%d\n\n" % (epoch, position)
+
+
+def synced(position: int, replayed: int) -> bytes:
+    """Replay has met the head after `replayed` events."""
+    return b'event: synced\ndata: {"position":%d,"replayed":%d}\n\n' % (position, replayed)
+
+
+def heartbeat(epoch: int, position: int, at: datetime | None = None) -> bytes:
+    """Nothing happened up to `position`; `at` is the server's clock."""
+    instant = (at or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return b'id: %d.%d\nevent: heartbeat\ndata: {"position":%d,"at":"%b"}\n\n' % (
+        epoch,
+        position,
+        position,
+        instant.encode(),
+    )
+
+
+def reset(epoch: int, position: int, reason: str, snapshot: str) -> bytes:
+    """The cursor is of no use: read `snapshot`, the stream goes on from the head."""
+    data = encode({"reason": reason, "snapshot": snapshot})
+    return b"id: %d.%d\nevent: reset\ndata: %b\n\n" % (epoch, position, data)
+
+
+def goodbye(reason: str, retry_ms: int) -> bytes:
+    """The stream ends here; come back after `retry_ms`."""
+    return b'retry: %d\nevent: goodbye\ndata: {"reason":"%b","retry_ms":%d}\n\n' % (retry_ms, reason.encode(), retry_ms)

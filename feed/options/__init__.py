@@ -1,1 +1,0 @@
-"""The settings, a file for each room; `feed.settings` puts them together."""

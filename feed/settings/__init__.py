@@ -1,0 +1,1 @@
+"""Every setting of the service, a file for each group."""
