@@ -44,7 +44,7 @@ class Application(FastAPI):
         """End every stream; the connections that are left have `drain_requests` to end by themselves."""
         service: Service = self.state.service
         await service.drain.run()
-        asyncio.get_running_loop().call_later(service.settings.drain_requests, self.connections.cut)
+        asyncio.get_running_loop().call_later(service.settings.drain.requests, self.connections.cut)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
@@ -61,7 +61,7 @@ class Application(FastAPI):
 
 def create_app(settings: Settings, *, drains: bool = False) -> Application:
     """The application. `drains`: whoever serves it awaits `app.drain()` before it stops serving."""
-    configure(settings.log_level, settings.log_format)
+    configure(settings.logging.level, settings.logging.format)
     instruments = Metrics(__version__)
 
     @asynccontextmanager
@@ -88,7 +88,7 @@ def create_app(settings: Settings, *, drains: bool = False) -> Application:
     openapi.install(app)
     app.add_middleware(
         CORSMiddleware,
-        allow_origins=settings.cors_origins, allow_credentials="*" not in settings.cors_origins,
+        allow_origins=settings.requests.cors_origins, allow_credentials="*" not in settings.requests.cors_origins,
         allow_methods=["GET", "POST", "PUT", "DELETE"], allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
     )  # fmt: skip
     return app
@@ -98,11 +98,11 @@ def _mount(app: FastAPI, service: Service) -> None:
     settings, hub, streams, gate = service.settings, service.hub, service.streams, service.gate
     app.include_router(stream.routes(hub, service.history, streams, gate, settings))
     app.include_router(jobs.routes(service.store, gate, settings))
-    app.include_router(sessions.routes(gate, service.access, Origins(settings.cors_origins), settings))
+    app.include_router(sessions.routes(gate, service.access, Origins(settings.requests.cors_origins), settings))
     app.include_router(health.routes(hub, streams, service.tailer, service.canary, gate, settings))
     app.include_router(metrics.routes(service.metrics, service.sampler, gate))
     app.include_router(subscribers.routes(service.census, gate))
-    app.include_router(probe.routes(settings))
+    app.include_router(probe.routes(settings.proxies))
 
 
 def _first(group: BaseExceptionGroup[FeedError]) -> BaseException:

@@ -60,17 +60,17 @@ class Service:
         self.history = history
         self.hub = hub
         self.access = access
-        self.streams = Streams(hub, settings)
+        self.streams = Streams(hub, settings.streams)
         # Its number is known to the logs only: one that forks workers tells no other part of them.
         here = this_process(hub.process, structlog.contextvars.get_contextvars().get("worker"))
         self.census = Census(settings, connections, Roll(hub, self.streams), here, access.revoke)
-        self.keys = Keys(access, settings.key_cache)
-        self.revocations = Revocations(access, settings.access_poll, settings.jwt_leeway, self._ended)
+        self.keys = Keys(access, settings.access.key_cache)
+        self.revocations = Revocations(access, settings.access.poll, settings.jwt.leeway, self._ended)
         self.gate = Gate(
-            settings, self.keys, Tokens(settings), Tickets(access, settings), self.revocations, Secret(access),
-            Rates(settings), metrics, access.revoke,
+            settings, self.keys, Tokens(settings.jwt), Tickets(access, settings.access), self.revocations, Secret(access),
+            Rates(settings.limits), metrics, access.revoke,
         )  # fmt: skip
-        self.drain = Drain(self.streams, settings)
+        self.drain = Drain(self.streams, settings.drain)
         self.metrics = metrics
         self.canary = canary
         self.sequencer = Sequencer(settings, dsn, metrics)
@@ -90,8 +90,8 @@ class Service:
         )
         self.survey = Survey(connections, self.sequencer, metrics)
         self.pulse: Pulse | None = None
-        if settings.canary_interval is not None:
-            self.pulse = Pulse(connections, self.sequencer, settings.canary_interval)
+        if settings.canary.interval is not None:
+            self.pulse = Pulse(connections, self.sequencer, settings.canary.interval)
         self._tasks = tasks
         self._running: list[asyncio.Task[None]] = []
 
@@ -115,13 +115,13 @@ class Service:
 
     async def prepare(self) -> None:
         """Check and migrate the database; raises DatabaseUnavailable or DatabaseRefused."""
-        await check(self.settings, self.dsn)
+        await check(self.settings.database, self.dsn)
         for migration in await migrate(self.settings, self.dsn):
             log.info("migrated", version=migration.version, name=migration.name)
 
     async def run(self, prepared: bool) -> None:
         """Everything that goes on in the background, for ever; what fails starts over, and is seen."""
-        backoff = Backoff(self.settings.reconnect_max)
+        backoff = Backoff(self.settings.database.reconnect_max)
         while not prepared:
             try:
                 await self.prepare()
@@ -143,7 +143,7 @@ class Service:
             tasks.create_task(self.sampler.run(), name="sampler")
             tasks.create_task(self.revocations.run(), name="revocations")
             tasks.create_task(self.census.run(), name="census")
-            if self.settings.sequencer:
+            if self.settings.sequencer.enabled:
                 tasks.create_task(self.sequencer.run(), name="sequencer")
                 tasks.create_task(self.keeper.run(), name="keeper")
                 tasks.create_task(self.survey.run(), name="survey")
@@ -155,21 +155,21 @@ class Service:
 async def running(settings: Settings, metrics: Metrics, clients: Connections) -> AsyncIterator[Service]:
     """Build and run the service. Starts without its database too, if that may yet come; raises if it never can."""
     async with AsyncExitStack() as stack:
-        dsn = settings.database_url
+        dsn = settings.database.url
         if dsn is None:
-            dsn = await stack.enter_async_context(embedded(settings.data_dir))
-        connections = await stack.enter_async_context(pool(settings, dsn))
+            dsn = await stack.enter_async_context(embedded(settings.database.data_dir))
+        connections = await stack.enter_async_context(pool(settings.database, dsn))
         # Of its own: whoever holds all the others with slow lists must not keep revocations and keys waiting.
-        few = settings.model_copy(update={"pool_size": settings.access_pool_size})
+        few = settings.database.model_copy(update={"pool_size": settings.database.access_pool_size})
         of_access = await stack.enter_async_context(pool(few, dsn))
         traces = traces_of(__version__)
         stack.push_async_callback(asyncio.to_thread, traces.close)
         canary = None
-        if settings.canary_interval is not None:
+        if settings.canary.interval is not None:
             canary = Canary(metrics.canary_seconds.observe)
         hub = Hub(settings, canary, traces)
         history = await stack.enter_async_context(
-            History(Log(connections), settings.history_page, settings.history_cache, settings.history_reads)
+            History(Log(connections), settings.replay.page, settings.replay.cache, settings.replay.reads)
         )
         async with asyncio.TaskGroup() as tasks:
             service = Service(
@@ -194,7 +194,7 @@ async def _settled(service: Service, prepared: bool) -> None:
     if not prepared:
         return
     try:
-        async with asyncio.timeout(service.settings.connect_timeout):
+        async with asyncio.timeout(service.settings.database.connect_timeout):
             while not service.hub.ready:
                 await asyncio.sleep(0.005)
     except TimeoutError:

@@ -12,7 +12,7 @@ from feed.access.sessions import grant_of
 from feed.errors import Unauthorized
 from feed.model.cursor import Cursor
 from feed.model.query import parse_filter
-from feed.settings.settings import Settings
+from feed.settings.access import AccessSettings
 
 _FORM = re.compile(r"feedticket_[0-9A-Za-z_-]{32}", re.ASCII)
 
@@ -54,7 +54,7 @@ class Tickets:
     of the first use. Then, at the latest, the stream ends.
     """
 
-    def __init__(self, book: TicketBook, settings: Settings) -> None:
+    def __init__(self, book: TicketBook, settings: AccessSettings) -> None:
         self._book = book
         self._settings = settings
 

@@ -11,7 +11,7 @@ from feed.access.grant import Grant, Scope, scopes_of
 from feed.access.jwks import PublishedKeys
 from feed.errors import ConfigurationError, Forbidden, Invalid, Unauthorized
 from feed.model.query import parse_filter
-from feed.settings.settings import Settings
+from feed.settings.access import JwtSettings
 
 _LATEST = 253_402_300_799.0
 """Unix time, seconds: the end of the year 9999. Some write `exp` in milliseconds; no calendar holds that."""
@@ -22,22 +22,22 @@ _LONGEST = 255
 class Tokens:
     """Checks tokens and reads what they grant: claims `scope`, `feed_filter` (a query string) and `feed_max_streams`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._algorithm = settings.jwt_algorithm
-        self._audience = settings.jwt_audience
-        self._issuer = settings.jwt_issuer
-        self._leeway = settings.jwt_leeway
+    def __init__(self, settings: JwtSettings) -> None:
+        self._algorithm = settings.algorithm
+        self._audience = settings.audience
+        self._issuer = settings.issuer
+        self._leeway = settings.leeway
         self._key: Any = None
         self._published: PublishedKeys | None = None
         if self._algorithm is None:
             return
-        if settings.jwt_jwks_url is not None:
+        if settings.jwks_url is not None:
             if self._algorithm == "HS256" or self._audience is None:
                 raise ConfigurationError(
                     "published keys (FEED_JWT_JWKS_URL) need a public-key algorithm and FEED_JWT_AUDIENCE: without it, "
                     "tokens for other services would be let in"
                 )
-            self._published = PublishedKeys(settings.jwt_jwks_url, self._algorithm, settings.jwks_age)
+            self._published = PublishedKeys(settings.jwks_url, self._algorithm, settings.jwks_age)
         else:
             self._key = _local_key(settings, self._algorithm)
 
@@ -95,12 +95,12 @@ def _name_in(claims: Mapping[str, Any], claim: str) -> str:
     return name
 
 
-def _local_key(settings: Settings, algorithm: str) -> Any:
-    if settings.jwt_key is not None:
-        text = settings.jwt_key.get_secret_value()
+def _local_key(settings: JwtSettings, algorithm: str) -> Any:
+    if settings.key is not None:
+        text = settings.key.get_secret_value()
     else:
         try:
-            text = Path(settings.jwt_key_file or "").read_text()
+            text = Path(settings.key_file or "").read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"FEED_JWT_KEY_FILE cannot be read: {error}") from None
     text = text.strip()

@@ -122,7 +122,7 @@ async def writing(url: str, database_url: str | None) -> AsyncIterator[Writer]:
 @asynccontextmanager
 async def sql_writer(dsn: str, run: str, *, close: bool = True) -> AsyncIterator[SqlWriter]:
     """A writer by SQL; raises DatabaseUnavailable or DatabaseRefused."""
-    async with owned(load_settings(database_url=dsn), dsn, "bench") as connection:
+    async with owned(load_settings(database_url=dsn).database, dsn, "bench") as connection:
         with translated():
             insert = await connection.prepare(_INSERT)
         try:

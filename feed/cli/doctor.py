@@ -70,11 +70,11 @@ def doctor(
 
 async def _examine(settings: Settings, url: str | None, key: str | None) -> list[Finding]:
     findings: list[Finding] = []
-    dsn = settings.database_url
+    dsn = settings.database.url
     if dsn is None and url is None:
-        dsn = embedded_dsn(settings.data_dir)
+        dsn = embedded_dsn(settings.database.data_dir)
         if dsn is None:
-            found = f"there is no DATABASE_URL, and no Postgres runs in {settings.data_dir}"
+            found = f"there is no DATABASE_URL, and no Postgres runs in {settings.database.data_dir}"
             findings.append(fail("database", found, "Set DATABASE_URL, or start feed serve, or give a URL to check."))
     if dsn is not None:
         findings += await _all(examine_database(settings, dsn))

@@ -174,15 +174,15 @@ def _with_store(database_url: str | None, data_dir: Path | None, work: Callable[
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
 
     async def run() -> T:
-        if settings.database_url is None:
-            async with embedded(settings.data_dir) as dsn:
+        if settings.database.url is None:
+            async with embedded(settings.database.data_dir) as dsn:
                 return await _on(settings, dsn)
-        return await _on(settings, settings.database_url)
+        return await _on(settings, settings.database.url)
 
     async def _on(settings: Settings, dsn: str) -> T:
-        await check(settings, dsn)
+        await check(settings.database, dsn)
         await migrate(settings, dsn)
-        async with pool(settings, dsn) as connections:
+        async with pool(settings.database, dsn) as connections:
             return await work(AccessStore(connections))
 
     return asyncio.run(run())

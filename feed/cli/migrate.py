@@ -29,14 +29,14 @@ def migrate(
     settings = load_settings(**({} if database_url is None else {"database_url": database_url}))
 
     async def run() -> None:
-        if settings.database_url is None:
-            async with embedded(settings.data_dir) as dsn:
+        if settings.database.url is None:
+            async with embedded(settings.database.data_dir) as dsn:
                 await _apply(dsn)
         else:
-            await _apply(settings.database_url)
+            await _apply(settings.database.url)
 
     async def _apply(dsn: str) -> None:
-        await check(settings, dsn)
+        await check(settings.database, dsn)
         applied = await apply(settings, dsn)
         for migration in applied:
             typer.echo(f"applied {migration.version:04d} {migration.name}")

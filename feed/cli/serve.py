@@ -77,7 +77,7 @@ def serve(
             greet(address)
             first(service)
 
-        if settings.workers > 1:
+        if settings.listen.workers > 1:
             serve_with_workers(settings, greet, first)
         else:
             serve_alone(settings, started)

@@ -134,7 +134,7 @@ class Census:
     @property
     def channel(self) -> str:
         """Where questions are announced."""
-        return f"{self._settings.db_schema}_census"
+        return f"{self._settings.database.schema_name}_census"
 
     def hear(self, said: str) -> None:
         """A question was announced; call it from whatever listens to `channel`."""

@@ -4,7 +4,7 @@ import asyncpg
 
 from feed.database.connect import POOLER, connect, translated
 from feed.errors import DatabaseRefused
-from feed.settings.settings import Settings
+from feed.settings.database import DatabaseSettings
 
 STANDBY = (
     "DATABASE_URL leads to a standby (it is in recovery), where LISTEN and writes are impossible. Give feed the primary's "
@@ -18,7 +18,7 @@ DROPPED = (
 )
 
 
-async def check(settings: Settings, dsn: str) -> None:
+async def check(settings: DatabaseSettings, dsn: str) -> None:
     """Raise DatabaseRefused for a standby or a pooler that shares connections between transactions."""
     first = await connect(settings, dsn, "check")
     try:
@@ -27,13 +27,13 @@ async def check(settings: Settings, dsn: str) -> None:
                 raise DatabaseRefused(STANDBY)
             if await _pooled(first, settings, dsn):
                 raise DatabaseRefused(POOLER)
-            if not (await first.fetchval("SHOW search_path")).replace('"', "").startswith(f"{settings.db_schema},"):
-                raise DatabaseRefused(DROPPED.format(schema=settings.db_schema))
+            if not (await first.fetchval("SHOW search_path")).replace('"', "").startswith(f"{settings.schema_name},"):
+                raise DatabaseRefused(DROPPED.format(schema=settings.schema_name))
     finally:
         first.terminate()
 
 
-async def _pooled(first: "asyncpg.Connection[asyncpg.Record]", settings: Settings, dsn: str) -> bool:
+async def _pooled(first: "asyncpg.Connection[asyncpg.Record]", settings: DatabaseSettings, dsn: str) -> bool:
     """Whether the backend behind `first` changes when another client holds the one it used last.
 
     A pooler announces process ids of its own, so a session whose backend is the announced one needs no second look.

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 
 from feed.errors import DatabaseRefused, DatabaseUnavailable
-from feed.settings.settings import Settings
+from feed.settings.database import DatabaseSettings
 
 # What a lost or unwilling database raises; everything else is a fault of ours.
 LOST = (
@@ -27,9 +27,9 @@ LOST = (
 )
 
 
-def _server_settings(settings: Settings, name: str) -> dict[str, str]:
+def _server_settings(settings: DatabaseSettings, name: str) -> dict[str, str]:
     return {
-        "search_path": f'"{settings.db_schema}", pg_temp',
+        "search_path": f'"{settings.schema_name}", pg_temp',
         "application_name": f"feed {name}",
         "TimeZone": "UTC",
         "jit": "off",
@@ -51,7 +51,9 @@ def _keep_alive(connection: Any) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
-async def connect(settings: Settings, dsn: str, name: str, **server: str) -> "asyncpg.Connection[asyncpg.Record]":
+async def connect(
+    settings: DatabaseSettings, dsn: str, name: str, **server: str
+) -> "asyncpg.Connection[asyncpg.Record]":
     """Open a connection of the caller's own (a listener or a leader must never come from a pool).
 
     Raises DatabaseUnavailable where nobody answers, DatabaseRefused where a pooler or a right is in the way.
@@ -102,7 +104,7 @@ POOLER = (
 
 @asynccontextmanager
 async def owned(
-    settings: Settings, dsn: str, name: str, **server: str
+    settings: DatabaseSettings, dsn: str, name: str, **server: str
 ) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     """`connect`, and on leaving terminate: close() waits for an answer that a dead link never gives."""
     connection = await connect(settings, dsn, name, **server)
@@ -113,7 +115,7 @@ async def owned(
 
 
 @asynccontextmanager
-async def pool(settings: Settings, dsn: str) -> AsyncIterator["asyncpg.Pool[asyncpg.Record]"]:
+async def pool(settings: DatabaseSettings, dsn: str) -> AsyncIterator["asyncpg.Pool[asyncpg.Record]"]:
     """Connections for reads and writes; opened on first use, so it can be made while the database is down."""
 
     async def ready(connection: Any) -> None:

@@ -263,6 +263,6 @@ def conditions(wanted: Filter, before: list[Any] | None = None) -> tuple[list[st
 @asynccontextmanager
 async def open_store(database_url: str) -> AsyncIterator[JobStore]:
     """A store of one's own, for programs that write straight to the database."""
-    settings = load_settings(database_url=database_url)
+    settings = load_settings(database_url=database_url).database
     async with pool(settings, database_url) as connections:
         yield JobStore(connections)

@@ -48,10 +48,10 @@ async def migrate(settings: Settings, dsn: str) -> list[Migration]:
 
     Raises DatabaseRefused when the database is newer than the code, was migrated by other files, or lacks rights.
     """
-    async with owned(settings, dsn, "migrate") as connection:
+    async with owned(settings.database, dsn, "migrate") as connection:
         with translated():
             applied = await _migrate(connection, settings)
-            await connection.execute("SELECT extend_log($1, $2)", settings.log_partition, settings.log_partitions_ahead)
+            await connection.execute("SELECT extend_log($1, $2)", settings.log.partition, settings.log.partitions_ahead)
             return applied
 
 
@@ -61,16 +61,19 @@ async def _migrate(connection: Any, settings: Settings) -> list[Migration]:
     if connection.get_server_version().major < 14:
         raise DatabaseRefused("feed needs Postgres 14 or newer.")
     lock = "hashtext('feed migrate'), hashtext($1)"
-    await connection.execute(f"SELECT pg_advisory_lock({lock})", settings.db_schema)
+    await connection.execute(f"SELECT pg_advisory_lock({lock})", settings.database.schema_name)
     try:
         # IF NOT EXISTS asks for the right to create even where nothing is to be created.
-        if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", settings.db_schema):
-            await connection.execute(f'CREATE SCHEMA "{settings.db_schema}"')
+        if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", settings.database.schema_name):
+            await connection.execute(f'CREATE SCHEMA "{settings.database.schema_name}"')
         # A schema closed to the role drops out of its search_path, and what is created goes to the temporary one.
         if not await connection.fetchval(
-            "SELECT has_schema_privilege($1, 'USAGE') AND has_schema_privilege($1, 'CREATE')", settings.db_schema
+            "SELECT has_schema_privilege($1, 'USAGE') AND has_schema_privilege($1, 'CREATE')",
+            settings.database.schema_name,
         ):
-            raise DatabaseRefused(f"the role may not create anything in the schema {settings.db_schema}. {RIGHTS}")
+            raise DatabaseRefused(
+                f"the role may not create anything in the schema {settings.database.schema_name}. {RIGHTS}"
+            )
         await connection.execute(_TABLE)
         rows = await connection.fetch("SELECT version, name, checksum FROM migration ORDER BY version")
         done = {row["version"]: row for row in rows}
@@ -86,7 +89,7 @@ async def _migrate(connection: Any, settings: Settings) -> list[Migration]:
                 )  # fmt: skip
         return applied
     finally:
-        await connection.execute(f"SELECT pg_advisory_unlock({lock})", settings.db_schema)
+        await connection.execute(f"SELECT pg_advisory_unlock({lock})", settings.database.schema_name)
 
 
 def _compare(ours: list[Migration], done: dict[int, asyncpg.Record]) -> None:

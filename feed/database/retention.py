@@ -48,11 +48,11 @@ class Keeper:
 
     async def run(self) -> None:
         """Keep house for ever while leading."""
-        backoff = Backoff(self._settings.reconnect_max)
+        backoff = Backoff(self._settings.database.reconnect_max)
         while True:
             await self._sequencer.leading.wait()
             try:
-                async with owned(self._settings, self._dsn, "keeper", idle_session_timeout="0") as connection:
+                async with owned(self._settings.database, self._dsn, "keeper", idle_session_timeout="0") as connection:
                     self.reconnects += 1
                     with translated():
                         await self._keep(connection, backoff)
@@ -72,13 +72,13 @@ class Keeper:
             if loop.time() >= due:
                 # Before pruning, which a long reader may hold up.
                 await connection.execute(
-                    "SELECT extend_log($1, $2)", self._settings.log_partition, self._settings.log_partitions_ahead
+                    "SELECT extend_log($1, $2)", self._settings.log.partition, self._settings.log.partitions_ahead
                 )
                 await forget_expired(connection)
                 await prune(connection, self._settings)
-                due = loop.time() + self._settings.housekeeping
+                due = loop.time() + self._settings.log.housekeeping
             backoff.reset()
-            await asyncio.sleep(min(self._settings.expiry_interval, self._settings.housekeeping))
+            await asyncio.sleep(min(self._settings.log.expiry_interval, self._settings.log.housekeeping))
 
 
 async def expire(connection: Any) -> int:
@@ -102,7 +102,7 @@ async def prune(connection: Any, settings: Settings) -> int:
         "UPDATE state SET floor = f.floor FROM (SELECT greatest("
         "  position_before(clock_timestamp() - make_interval(secs => $1)), s.head - $2::bigint) AS floor FROM state s) f "
         "WHERE f.floor > state.floor",
-        settings.retention, settings.retention_events,
+        settings.log.retention, settings.log.retention_events,
     )  # fmt: skip
     dropped = 0
     # DETACH waits for readers; while it does, nobody else is held up for long.

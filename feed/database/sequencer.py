@@ -49,13 +49,13 @@ class Sequencer:
 
     async def run(self) -> None:
         """Try to lead, for ever; whatever ends a term, another is tried for."""
-        backoff = Backoff(self._settings.reconnect_max)
+        backoff = Backoff(self._settings.database.reconnect_max)
         while True:
             try:
                 # The server ends a session that is silent for the lease (a stopped process, a dead link), and its lock.
                 async with owned(
-                    self._settings, self._dsn, "sequencer",
-                    idle_session_timeout=f"{round(self._settings.sequencer_lease * 1000)}",
+                    self._settings.database, self._dsn, "sequencer",
+                    idle_session_timeout=f"{round(self._settings.sequencer.lease * 1000)}",
                     synchronous_commit="on", default_transaction_isolation="read committed",
                 ) as connection:  # fmt: skip
                     self.reconnects += 1
@@ -78,33 +78,33 @@ class Sequencer:
         while not await self._ask(
             connection.fetchval(
                 "SELECT NOT pg_is_in_recovery() AND pg_try_advisory_lock(hashtext('feed sequencer'), hashtext($1))",
-                settings.db_schema,
+                settings.database.schema_name,
             )
         ):
-            await asyncio.sleep(settings.leader_retry)
+            await asyncio.sleep(settings.sequencer.leader_retry)
 
     async def _lead(self, connection: Any) -> None:
         settings = self._settings
         loop = asyncio.get_running_loop()
-        await self._ask(connection.add_listener(f"{settings.db_schema}_wake", self._ring))
+        await self._ask(connection.add_listener(f"{settings.database.schema_name}_wake", self._ring))
         connection.add_termination_listener(self._ring)  # do not wait for the poll to find that out
         self._move = await self._ask(connection.prepare(_MOVE))
         self.leading.set()
         log.info("sequencing")
         await self._arm(connection, 0)
         worked = loop.time()
-        idle = settings.sequencer_idle
+        idle = settings.sequencer.idle
         while True:
             done = await self._advance(connection)
             if done.moved:
                 worked = loop.time()
                 if not done.more:
-                    busy = done.moved >= settings.sequencer_busy
-                    await asyncio.sleep(settings.sequencer_interval_busy if busy else settings.sequencer_interval)
-            elif not settings.doorbell:
-                await asyncio.sleep(settings.sequencer_poll_min)
+                    busy = done.moved >= settings.sequencer.busy
+                    await asyncio.sleep(settings.sequencer.interval_busy if busy else settings.sequencer.interval)
+            elif not settings.sequencer.doorbell:
+                await asyncio.sleep(settings.sequencer.poll_min)
             elif loop.time() - worked < idle:
-                await asyncio.sleep(settings.sequencer_interval)
+                await asyncio.sleep(settings.sequencer.interval)
             else:
                 asleep = loop.time()
                 await self._sleep(connection)
@@ -112,8 +112,8 @@ class Sequencer:
                 await self._arm(connection, 0)
                 worked = loop.time()
                 # Where work comes seldom, to look for more of it costs more than the next ring.
-                seldom = worked - asleep > settings.sequencer_idle
-                idle = settings.sequencer_interval if seldom else settings.sequencer_idle
+                seldom = worked - asleep > settings.sequencer.idle
+                idle = settings.sequencer.interval if seldom else settings.sequencer.idle
 
     async def _sleep(self, connection: Any) -> None:
         """Arm the bell and return when there is work."""
@@ -121,14 +121,14 @@ class Sequencer:
         self._bell.clear()
         await self._arm(connection, 1)
         done = await self._advance(connection)
-        armed_at, delay, unaware = done.xmax, settings.sequencer_poll_min, True
+        armed_at, delay, unaware = done.xmax, settings.sequencer.poll_min, True
         while not done.moved:
             try:
-                async with asyncio.timeout(delay if unaware else settings.tail_poll):
+                async with asyncio.timeout(delay if unaware else settings.tailer.poll):
                     await self._bell.wait()
                 return
             except TimeoutError:
-                delay = min(delay * 2, settings.sequencer_poll_max)
+                delay = min(delay * 2, settings.sequencer.poll_max)
             # Asked before looking: who was unaware and has committed by then is found by this look.
             unaware = await self._ask(
                 connection.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot()) < $1::text::xid8", str(armed_at))
@@ -138,14 +138,16 @@ class Sequencer:
     async def _advance(self, connection: Any) -> Advance:
         try:
             # Asked some hundred times a second: prepared, and with the driver's own time-out, which costs less.
-            row = await self._move.fetchrow(self._settings.sequencer_batch, timeout=self._settings.query_timeout)
+            row = await self._move.fetchrow(
+                self._settings.sequencer.batch, timeout=self._settings.database.query_timeout
+            )
         except asyncpg.CheckViolationError:
             # No partition holds the next position. Nothing is lost: the inbox keeps it until there is one.
             settings = self._settings
-            enough = -(-settings.sequencer_batch // settings.log_partition)  # a batch may be larger than a partition
+            enough = -(-settings.sequencer.batch // settings.log.partition)  # a batch may be larger than a partition
             made = await self._ask(
                 connection.fetchval(
-                    "SELECT extend_log($1, $2)", settings.log_partition, max(settings.log_partitions_ahead, enough)
+                    "SELECT extend_log($1, $2)", settings.log.partition, max(settings.log.partitions_ahead, enough)
                 )
             )
             log.error("the log had run out of partitions", made=made)
@@ -159,7 +161,7 @@ class Sequencer:
 
     async def _ask(self, answer: Any) -> Any:
         """Wait for the database, but not for ever: a leader that hears nothing gives up its term."""
-        async with asyncio.timeout(self._settings.query_timeout):
+        async with asyncio.timeout(self._settings.database.query_timeout):
             return await answer
 
     def _ring(self, *_: object) -> None:

@@ -37,10 +37,10 @@ class Tailer:
 
     async def run(self) -> None:
         """Follow for ever; every failure ends the connection, never the hub's subscribers."""
-        backoff = Backoff(self._settings.reconnect_max)
+        backoff = Backoff(self._settings.database.reconnect_max)
         while True:
             try:
-                async with owned(self._settings, self._dsn, "tailer", idle_session_timeout="0") as connection:
+                async with owned(self._settings.database, self._dsn, "tailer", idle_session_timeout="0") as connection:
                     with translated():
                         await self._follow(connection, backoff)
             except (DatabaseUnavailable, DatabaseRefused) as error:
@@ -56,18 +56,18 @@ class Tailer:
     async def _follow(self, connection: Any, backoff: Backoff) -> None:
         settings, hub = self._settings, self._hub
         clock = time.monotonic  # the loop's own stands still in a turn, under uvloop
-        async with asyncio.timeout(settings.tail_timeout):
-            await connection.add_listener(settings.db_schema, self._ring)
+        async with asyncio.timeout(settings.tailer.timeout):
+            await connection.add_listener(settings.database.schema_name, self._ring)
             for channel in self._channels:
                 await connection.add_listener(channel, self._pass_on)
         connection.add_termination_listener(self._ring)  # do not wait for the poll to find that out
-        async with asyncio.timeout(settings.tail_timeout):
+        async with asyncio.timeout(settings.tailer.timeout):
             tail = await connection.prepare(TAIL)
         position = await self._begin(connection)
         while True:
             # Clear before reading: a bell that rings during the read is heard.
             self._bell.clear()
-            rows = await tail.fetch(position, settings.tail_page, timeout=settings.tail_timeout)
+            rows = await tail.fetch(position, settings.tailer.page, timeout=settings.tailer.timeout)
             read_at = clock()
             epoch, head, floor, first, *_ = rows[0]
             if epoch != hub.epoch or head < position:
@@ -80,9 +80,9 @@ class Tailer:
                     hub.begin(epoch, head)
                 else:
                     events = tail_of(rows, read_at)
-                    for begin in range(0, len(events), settings.publish_events):
+                    for begin in range(0, len(events), settings.tailer.publish_events):
                         began = clock()
-                        hub.publish(events[begin : begin + settings.publish_events])
+                        hub.publish(events[begin : begin + settings.tailer.publish_events])
                         await asyncio.sleep(0)  # readers stay live during a flood
                         if hub.ready:  # else it is the past that is read
                             self._time(rows[0] if begin == 0 else None, read_at, began, clock())
@@ -99,7 +99,7 @@ class Tailer:
             if connection.is_closed():
                 raise ConnectionResetError("the listener's connection was closed")
             try:
-                async with asyncio.timeout(settings.tail_poll):
+                async with asyncio.timeout(settings.tailer.poll):
                     await self._bell.wait()
             except TimeoutError:
                 pass
@@ -121,17 +121,17 @@ class Tailer:
     async def _begin(self, connection: Any) -> int:
         """The position to go on from. A hub that starts is given the newest events, for those who come back."""
         hub = self._hub
-        async with asyncio.timeout(self._settings.tail_timeout):
+        async with asyncio.timeout(self._settings.tailer.timeout):
             state = await connection.fetchrow("SELECT epoch, head, floor FROM state")
         if not hub.ready:
-            position = max(state["floor"], state["head"] - self._settings.ring_events)
+            position = max(state["floor"], state["head"] - self._settings.hub.ring_events)
             hub.begin(state["epoch"], position)
         return hub.head
 
     async def _turn(self, connection: Any, position: int) -> int:
         """Another epoch: go on where it shares our past, start over where it does not."""
         hub = self._hub
-        async with asyncio.timeout(self._settings.tail_timeout):
+        async with asyncio.timeout(self._settings.tailer.timeout):
             state = await connection.fetchrow(
                 "SELECT s.epoch, s.head, (SELECT min(e.start_position) FROM epoch e WHERE e.epoch > $1) AS until, "
                 "EXISTS (SELECT FROM epoch e WHERE e.epoch = $1) AS known FROM state s",

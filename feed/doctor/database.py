@@ -38,7 +38,7 @@ def embedded_dsn(folder: Path) -> str | None:
 async def examine_database(settings: Settings, dsn: str) -> AsyncIterator[Finding]:
     """Check the database at `dsn`; goes on behind whatever can be gone on behind."""
     try:
-        await check(settings, dsn)
+        await check(settings.database, dsn)
     except DatabaseUnavailable as error:
         yield fail("database", str(error), "Start it, or correct host and port in DATABASE_URL.")
         return
@@ -47,7 +47,7 @@ async def examine_database(settings: Settings, dsn: str) -> AsyncIterator[Findin
         yield fail("database", found, todo or "Correct DATABASE_URL.")
         return
     try:
-        async with owned(settings, dsn, "doctor", default_transaction_read_only="on") as connection:
+        async with owned(settings.database, dsn, "doctor", default_transaction_read_only="on") as connection:
             for step in _SERVER:
                 for finding in await _done(step, connection, settings):
                     yield finding
@@ -102,7 +102,7 @@ async def _room(connection: Any, settings: Settings) -> list[Finding]:
         "(SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend') AS used"
     )
     free = row["most"] - row["reserved"] - row["used"]
-    needed = settings.pool_size + _OWN_CONNECTIONS
+    needed = settings.database.pool_size + _OWN_CONNECTIONS
     found = f"{free} of {row['most']} connections are free; a process of feed uses up to {needed}"
     if free < needed:
         return [warn("connections", found, "Raise max_connections, or lower FEED_POOL_SIZE or the number of workers.")]
@@ -122,7 +122,7 @@ async def _clocks(connection: Any, _: Settings) -> list[Finding]:
 
 
 async def _rights(connection: Any, settings: Settings) -> list[Finding]:
-    schema = settings.db_schema
+    schema = settings.database.schema_name
     row = await connection.fetchrow(
         "SELECT to_regnamespace($1) IS NOT NULL AS present, has_database_privilege(current_database(), 'CREATE') AS may, "
         "(SELECT bool_and(has_schema_privilege(n.oid, 'USAGE') AND has_schema_privilege(n.oid, 'CREATE')) "
@@ -155,7 +155,9 @@ async def _rights(connection: Any, settings: Settings) -> list[Finding]:
 async def _migrated(connection: Any, settings: Settings) -> Finding:
     with translated():
         if not await connection.fetchval("SELECT to_regclass('migration') IS NOT NULL"):
-            return fail("schema", f"there is no feed in the schema {settings.db_schema} yet", "Run feed migrate.")
+            return fail(
+                "schema", f"there is no feed in the schema {settings.database.schema_name} yet", "Run feed migrate."
+            )
         rows = await connection.fetch("SELECT version, checksum FROM migration")
     done = {row["version"]: row["checksum"] for row in rows}
     ours = {migration.version: migration for migration in migrations()}
@@ -188,9 +190,9 @@ async def _keys(connection: Any, settings: Settings) -> list[Finding]:
     is_open = {"reading": settings.open_reading, "writing": settings.open_writing}
     needs = [name for name in is_open if not is_open[name]]
     if not needs:
-        return [ok("keys", f"reading and writing are open on {settings.host}; active keys: {listed}")]
-    if settings.jwt_algorithm is not None:
-        return [ok("keys", f"tokens ({settings.jwt_algorithm}) are accepted; active keys: {listed}")]
+        return [ok("keys", f"reading and writing are open on {settings.listen.host}; active keys: {listed}")]
+    if settings.jwt.algorithm is not None:
+        return [ok("keys", f"tokens ({settings.jwt.algorithm}) are accepted; active keys: {listed}")]
     found = f"{' and '.join(needs)} needs a credential; active keys: {listed}"
     if "writing" in needs and not active.keys() & {"write", "admin"}:
         return [warn("keys", found, "Nobody can write: run feed key create --scope write.")]

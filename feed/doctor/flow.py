@@ -61,10 +61,10 @@ SELECT s.head, s.floor,
 async def captured(connection: Any, settings: Settings) -> list[Finding]:
     """The triggers that put changes into the inbox: there, and on."""
     findings = []
-    rows = await connection.fetch(_CAPTURE, settings.db_schema)
-    if not any(row["table"] == f"{settings.db_schema}.job" for row in rows):
+    rows = await connection.fetch(_CAPTURE, settings.database.schema_name)
+    if not any(row["table"] == f"{settings.database.schema_name}.job" for row in rows):
         findings.append(
-            fail("triggers", f"{settings.db_schema}.job has none: its changes are not seen",
+            fail("triggers", f"{settings.database.schema_name}.job has none: its changes are not seen",
                  "Restore the schema, or move to a new one (FEED_SCHEMA) with feed migrate.")
         )  # fmt: skip
     for row in rows:
@@ -86,7 +86,7 @@ async def captured(connection: Any, settings: Settings) -> list[Finding]:
 
 async def backlog(connection: Any, settings: Settings) -> list[Finding]:
     """Whether somebody moves the inbox to the log, and keeps up."""
-    leader = await connection.fetchrow(_LEADER, settings.db_schema)
+    leader = await connection.fetchrow(_LEADER, settings.database.schema_name)
     row = await connection.fetchrow(_INBOX)
     if row is not None and row["age"] > _LATE:
         # It may have been committed this very moment, after a long transaction.
@@ -136,14 +136,14 @@ async def retained(connection: Any, settings: Settings) -> list[Finding]:
     oldest = row["oldest"]
     kept = f"{row['head'] - row['floor']:,} events" + ("" if oldest is None else f", the oldest of {_span(oldest)} ago")
     # Retention works in rounds, and a partition goes as a whole.
-    if oldest is not None and oldest > settings.retention * 1.1 + 2 * settings.housekeeping:
+    if oldest is not None and oldest > settings.log.retention * 1.1 + 2 * settings.log.housekeeping:
         todo = "Retention is behind: see what the leader's log says of it, and look for long readers of feed.log."
-        findings.append(warn("retention", f"{kept}; FEED_RETENTION is {_span(settings.retention)}", todo))
+        findings.append(warn("retention", f"{kept}; FEED_RETENTION is {_span(settings.log.retention)}", todo))
     ahead = (row["upto"] or 0) - row["head"]
-    if ahead <= settings.sequencer_batch:
+    if ahead <= settings.sequencer.batch:
         todo = "Start feed serve, which makes them; FEED_LOG_PARTITION says how large."
         findings.append(fail("retention", f"the log has room for {max(0, ahead - 1):,} more events", todo))
-    elif ahead < min(settings.log_partition, settings.log_partition * settings.log_partitions_ahead):
+    elif ahead < min(settings.log.partition, settings.log.partition * settings.log.partitions_ahead):
         todo = "Events come faster than partitions are made: raise FEED_LOG_PARTITIONS_AHEAD or FEED_LOG_PARTITION."
         findings.append(warn("retention", f"room for {ahead - 1:,} more events in the partitions that there are", todo))
     return findings or [ok("retention", f"{kept}; room for {ahead - 1:,} more")]

@@ -6,7 +6,7 @@ import structlog
 
 from feed.fanout.ending import Ended, Farewell
 from feed.fanout.streams import Streams
-from feed.settings.settings import Settings
+from feed.settings.fanout import DrainSettings
 
 log = structlog.get_logger(__name__)
 
@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 class Drain:
     """Ends all streams of a process. `run()` may be called from several places; it happens once."""
 
-    def __init__(self, streams: Streams, settings: Settings) -> None:
+    def __init__(self, streams: Streams, settings: DrainSettings) -> None:
         self._streams = streams
         self._settings = settings
         self._running: asyncio.Task[None] | None = None
@@ -30,7 +30,7 @@ class Drain:
         settings = self._settings
         streams = list(self._streams)
         log.info("drain began", streams=len(streams))
-        window = min(settings.drain_window, len(streams) / settings.drain_rate)
+        window = min(settings.window, len(streams) / settings.rate)
         loop = asyncio.get_running_loop()
         begin = loop.time()
         for number, stream in enumerate(streams):
@@ -39,7 +39,7 @@ class Drain:
                 await asyncio.sleep(due - loop.time())
             stream.end(Farewell.DRAIN)
         try:
-            async with asyncio.timeout(max(0.0, begin + settings.drain_deadline - loop.time())):
+            async with asyncio.timeout(max(0.0, begin + settings.deadline - loop.time())):
                 await self._streams.empty.wait()
         except TimeoutError:
             log.warning("drain cut connections", streams=len(self._streams))

@@ -50,8 +50,8 @@ class Hub:
         self._canary = canary
         self.process = secrets.token_hex(4)
         self._numbers = itertools.count(1)
-        self.ring = Ring(settings.ring_events, settings.ring_bytes)
-        self.joined = Joined(settings.joined_bytes)
+        self.ring = Ring(settings.hub.ring_events, settings.hub.ring_bytes)
+        self.joined = Joined(settings.replay.joined_bytes)
         self.groups = Groups()
         self.counters = Counters()
         self.ready = False  # a source has said where the head is
@@ -150,7 +150,7 @@ class Hub:
     def beat(self, now: float) -> None:
         """Tell every live subscriber that has heard nothing for the interval where the head is; `now` is loop time."""
         chunk = Chunk(heartbeat(self.epoch, self.head))
-        silent = now - self.settings.heartbeat
+        silent = now - self.settings.hub.heartbeat
         for group in list(self.groups):
             for member in list(group.members):
                 if member.told_at > silent:
@@ -163,7 +163,7 @@ class Hub:
 
     async def run_heartbeat(self) -> None:
         """The one timer of all subscribers."""
-        tick = min(1.0, self.settings.heartbeat / 5)
+        tick = min(1.0, self.settings.hub.heartbeat / 5)
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(tick)
@@ -181,7 +181,11 @@ class Hub:
     def retry_ms(self, busy: bool = False) -> int:
         """A jittered time after which to come back, in milliseconds; never 0."""
         settings = self.settings
-        low, high = (settings.retry_max, settings.retry_busy) if busy else (settings.retry_min, settings.retry_max)
+        low, high = (
+            (settings.hub.retry_max, settings.hub.retry_busy)
+            if busy
+            else (settings.hub.retry_min, settings.hub.retry_max)
+        )
         return max(1, round(random.uniform(low, max(low, high)) * 1000))
 
     def rouse(self, member: Queued) -> None:

@@ -63,7 +63,7 @@ class Stream:
         self._wire = wire
         self._wake = asyncio.Event()
         self._member: Subscriber = (
-            Queued(self._wake, hub.settings.subscriber_buffer, hub.rouse)
+            Queued(self._wake, hub.settings.streams.subscriber_buffer, hub.rouse)
             if wire is None
             else Pushed(self._wake, wire.write)
         )
@@ -160,7 +160,7 @@ class Stream:
         try:
             if self._farewell is None:
                 try:
-                    async with asyncio.timeout(hub.settings.connect_timeout):
+                    async with asyncio.timeout(hub.settings.database.connect_timeout):
                         place = await place_of(self._start, hub, self._history)
                 except (DatabaseUnavailable, DatabaseRefused, TimeoutError):
                     self.end(Farewell.UNAVAILABLE)
@@ -313,7 +313,7 @@ class Stream:
 
     async def _pause(self, longest: float | None = None) -> AsyncIterator[Chunk]:
         """Wait to be woken, or for `longest` seconds; in silence, a heartbeat at the stream's own position."""
-        interval = self._hub.settings.heartbeat
+        interval = self._hub.settings.hub.heartbeat
         wait = interval if longest is None else min(longest, interval)
         try:
             async with asyncio.timeout(wait):

@@ -12,7 +12,7 @@ import structlog
 from feed.fanout.ending import Ended, Farewell
 from feed.fanout.hub import Hub
 from feed.fanout.stream import Stream
-from feed.settings.settings import Settings
+from feed.settings.fanout import StreamSettings
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +23,7 @@ _ON_THE_WAY = 10.0
 class Streams:
     """Every open stream of the process, in the order in which they opened."""
 
-    def __init__(self, hub: Hub, settings: Settings) -> None:
+    def __init__(self, hub: Hub, settings: StreamSettings) -> None:
         self._hub = hub
         self._settings = settings
         self._streams: dict[str, Stream] = {}
@@ -83,7 +83,7 @@ class Streams:
     def _note(self, stream: Stream, reason: Farewell | Ended) -> None:
         """Count an end, and say in one line what the stream was."""
         self.ended[reason.value] += 1
-        if self._settings.log_streams:
+        if self._settings.log:
             caller = stream.caller
             log.info(
                 "stream ended", id=stream.id, key=caller.grant.name, address=caller.address, protocol=caller.protocol,
@@ -109,7 +109,7 @@ class Streams:
     def _refusal(self, stream: Stream) -> Farewell | None:
         caller = stream.caller
         most = caller.grant.max_streams
-        if (caller.bucket and self._of_address[caller.bucket] >= self._settings.streams_per_address) or (
+        if (caller.bucket and self._of_address[caller.bucket] >= self._settings.per_address) or (
             most is not None and self._of_grant[caller.grant.name] >= most
         ):
             return self.refusal() or Farewell.FULL

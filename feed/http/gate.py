@@ -94,7 +94,7 @@ class Gate:
 
     async def session(self, grant: Grant) -> tuple[Grant, str]:
         """A session for the holder of a grant, and the value of its cookie."""
-        return open_session(grant, await self._secret.value(), self._settings.session_age)
+        return open_session(grant, await self._secret.value(), self._settings.access.session_age)
 
     async def end_session(self, request: HTTPConnection) -> None:
         """End the session of the request's cookie, in every process; none, or a bad one, has ended already."""
@@ -105,7 +105,7 @@ class Gate:
             return  # it is none, or has ended
         self._limit("read", self._bucket(self._origin(request)))
         if grant.session is not None:
-            await self._revoke("session", grant.session, self._settings.session_age)
+            await self._revoke("session", grant.session, self._settings.access.session_age)
 
     def secure(self, request: HTTPConnection) -> bool:
         """Whether the client came over TLS."""
@@ -182,17 +182,17 @@ class Gate:
             return OPEN
         if scope is Scope.WRITE and local and settings.open_writing:
             return OPEN
-        if scope is Scope.READ and (settings.reading == "open" or (local and settings.open_reading)):
+        if scope is Scope.READ and (settings.access.reading == "open" or (local and settings.open_reading)):
             return OPEN_READING
-        if scope is Scope.METRICS and (settings.metrics == "open" or (local and settings.open_metrics)):
+        if scope is Scope.METRICS and (settings.access.metrics == "open" or (local and settings.open_metrics)):
             return OPEN
         raise Unauthorized(f"this needs a credential: {_HOW}", "missing")
 
     def _origin(self, request: HTTPConnection) -> Origin:
-        return origin_of(request.scope, self._settings.trusted_proxies, self._settings.forwarded_header)
+        return origin_of(request.scope, self._settings.proxies.trusted, self._settings.proxies.forwarded_header)
 
     def _bucket(self, origin: Origin) -> str:
-        return "" if is_within(origin.address, self._settings.limits_exempt) else bucket_of(origin.address)
+        return "" if is_within(origin.address, self._settings.limits.exempt) else bucket_of(origin.address)
 
     def _caller(self, request: HTTPConnection, origin: Origin, grant: Grant) -> Caller:
         version = request.scope.get("http_version", "1.1")

@@ -88,10 +88,10 @@ def routes(
             return "draining"
         if not hub.ready or not source.connected or seen is None:
             return "the log is not followed"
-        if seen >= settings.tail_poll + settings.tail_timeout:
+        if seen >= settings.tailer.poll + settings.tailer.timeout:
             return "the log was not seen for too long"
-        if canary is not None and settings.canary_interval is not None:
-            longest = settings.canary_interval + settings.canary_timeout
+        if canary is not None and settings.canary.interval is not None:
+            longest = settings.canary.interval + settings.canary.timeout
             if canary.age > longest:
                 return f"the newest canary is older than {longest:g} s"
         return None

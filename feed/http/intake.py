@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from feed.database.jobs import Batch, batch_of
 from feed.errors import Fault, Invalid, TooLarge
 from feed.model.posting import PostingIn, faults_of
-from feed.settings.settings import Settings
+from feed.settings.http import RequestSettings
 
 _ROWS = 500  # postings a statement
 _FAULTS = 100  # named in an answer
@@ -115,19 +115,19 @@ def check(item: Any, index: int | None = None) -> PostingIn:
         raise Invalid(faults_of(error, index)) from None
 
 
-def bounded(item: Any, settings: Settings, name: str = "the posting") -> Any:
+def bounded(item: Any, settings: RequestSettings, name: str = "the posting") -> Any:
     """Return `item`; raises TooLarge where it is over the bound of one."""
     if len(orjson.dumps(item)) > settings.item_bytes:
         raise TooLarge(f"{name} is over {settings.item_bytes:,} bytes")
     return item
 
 
-async def pieces(request: Request, settings: Settings) -> AsyncIterator[bytes]:
+async def pieces(request: Request, settings: RequestSettings) -> AsyncIterator[bytes]:
     """The body as it comes; raises TooLarge over the bound, Invalid where the client stalls."""
     announced = request.headers.get("content-length", "0")
     total = 0
-    too_large = TooLarge(f"a request may have {settings.request_bytes:,} bytes; split this one, or use NDJSON in parts")
-    if announced.isdigit() and int(announced) > settings.request_bytes:
+    too_large = TooLarge(f"a request may have {settings.bytes:,} bytes; split this one, or use NDJSON in parts")
+    if announced.isdigit() and int(announced) > settings.bytes:
         raise too_large
     body = request.stream()
     while True:
@@ -139,12 +139,12 @@ async def pieces(request: Request, settings: Settings) -> AsyncIterator[bytes]:
         except TimeoutError:
             raise Invalid([Fault("body", f"nothing came for {settings.body_timeout:g} s")]) from None
         total += len(piece)
-        if total > settings.request_bytes:
+        if total > settings.bytes:
             raise too_large
         yield piece
 
 
-async def read_json(request: Request, settings: Settings) -> Any:
+async def read_json(request: Request, settings: RequestSettings) -> Any:
     """A whole body of JSON; raises Invalid or TooLarge."""
     body = b"".join([piece async for piece in pieces(request, settings)])
     try:
@@ -153,7 +153,7 @@ async def read_json(request: Request, settings: Settings) -> Any:
         raise Invalid([Fault("body", f"is not valid JSON: {error}")]) from None
 
 
-async def take_array(items: list[Any], intake: Intake, settings: Settings) -> None:
+async def take_array(items: list[Any], intake: Intake, settings: RequestSettings) -> None:
     """Check the items of an array, giving way to others now and then."""
     for number, item in enumerate(items):
         intake.take(bounded(item, settings, f"item {number}"))
@@ -162,7 +162,7 @@ async def take_array(items: list[Any], intake: Intake, settings: Settings) -> No
     intake.finish()
 
 
-async def take_lines(request: Request, intake: Intake, settings: Settings) -> None:
+async def take_lines(request: Request, intake: Intake, settings: RequestSettings) -> None:
     """Check NDJSON line by line; blank lines do not count."""
     rest = b""
     number = 0

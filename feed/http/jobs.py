@@ -75,7 +75,7 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
         A change that happens in between may come in both: `version` tells which is newer.
         """
         caller = await gate.admit(request, Scope.READ)
-        wanted = query.canonical(settings.filter_values).narrowed(caller.grant.filter)
+        wanted = query.canonical(settings.requests.filter_values).narrowed(caller.grant.filter)
         below = int(query.after[1:]) if query.after is not None else None
         if below is not None and below > 2**63 - 1:
             raise Invalid([Fault("after", "is no `next` of a list")])
@@ -112,14 +112,14 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind in ("application/x-ndjson", "application/ndjson", "application/jsonl"):
             with Spool() as spool:
-                await take_lines(request, Intake(spool), settings)
+                await take_lines(request, Intake(spool), settings.requests)
                 written = await store.write_batches(spool)
         elif kind == "application/json" or re.fullmatch(r"application/[\w.-]+\+json", kind):
-            body = await read_json(request, settings)
+            body = await read_json(request, settings.requests)
             if not isinstance(body, list):
-                return await _put(check(bounded(body, settings)))
+                return await _put(check(bounded(body, settings.requests)))
             with Spool() as spool:
-                await take_array(body, Intake(spool), settings)
+                await take_array(body, Intake(spool), settings.requests)
                 written = await store.write_batches(spool)
         else:
             raise HTTPException(415, f"cannot read {kind}: send application/json or application/x-ndjson")
@@ -135,7 +135,7 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
     async def close_job(job_id: _ID, request: Request) -> Response:
         """Close a posting; one that is closed stays as it is."""
         caller = await gate.admit(request, Scope.WRITE)
-        async for _ in pieces(request, settings):
+        async for _ in pieces(request, settings.requests):
             pass
         await store.read(job_id, caller.grant.filter)  # what it may not see is not there
         await store.close(job_id)
@@ -151,12 +151,12 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
     async def put_job(source: str, external_id: str, request: Request) -> Response:
         """Write one posting under its own name."""
         await gate.admit(request, Scope.WRITE)
-        body = await read_json(request, settings)
+        body = await read_json(request, settings.requests)
         if isinstance(body, dict):
             for name, value in (("source", source), ("external_id", external_id)):
                 if body.setdefault(name, value) != value:
                     raise Invalid([Fault(name, f"says {body[name]!r}, the address says {value!r}")])
-        return await _put(check(bounded(body, settings)))
+        return await _put(check(bounded(body, settings.requests)))
 
     async def _put(posting: PostingIn) -> Response:
         job_id, created = await store.put(posting)

@@ -12,7 +12,7 @@ from feed.errors import TooMany
 from feed.http.address import origin_of
 from feed.http.problems import documented
 from feed.model.frame import encode
-from feed.settings.settings import Settings
+from feed.settings.limits import ProxySettings
 
 _FRAMES = 3
 _GAP = 0.3
@@ -63,7 +63,7 @@ class Probe:
             raise TooMany("too many probes at the same time: come back in 1 s", 1)
 
 
-def routes(settings: Settings) -> APIRouter:
+def routes(settings: ProxySettings) -> APIRouter:
     """The route of the probe."""
     router = APIRouter(tags=["health"])
     probe = Probe()
@@ -74,7 +74,7 @@ def routes(settings: Settings) -> APIRouter:
         probe.check()
         # The headers that a stream has, so that what is on the way treats it like one.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        client = origin_of(request.scope, settings.trusted_proxies, settings.forwarded_header).address
+        client = origin_of(request.scope, settings.trusted, settings.forwarded_header).address
         return StreamingResponse(probe.frames(client), media_type="text/event-stream", headers=headers)
 
     return router

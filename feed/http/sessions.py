@@ -19,6 +19,7 @@ from feed.http.origin import Origins
 from feed.http.problems import documented
 from feed.model.frame import encode
 from feed.model.query import FilterQuery
+from feed.settings.http import RequestSettings
 from feed.settings.settings import Settings
 
 
@@ -61,7 +62,7 @@ def routes(gate: Gate, store: AccessStore, origins: Origins, settings: Settings)
         response = _session(grant)
         response.set_cookie(
             COOKIE, cookie, max_age=max(0, round((grant.expires_at or 0) - time.time())), path="/", httponly=True,
-            secure=caller.secure or settings.session_same_site == "none", samesite=settings.session_same_site,
+            secure=caller.secure or settings.access.session_same_site == "none", samesite=settings.access.session_same_site,
         )  # fmt: skip
         return response
 
@@ -75,8 +76,10 @@ def routes(gate: Gate, store: AccessStore, origins: Origins, settings: Settings)
         """End the session: its cookie is worth nothing from now on, and its streams end."""
         await gate.end_session(request)
         response = Response(status_code=204)
-        secure = gate.secure(request) or settings.session_same_site == "none"
-        response.delete_cookie(COOKIE, path="/", httponly=True, secure=secure, samesite=settings.session_same_site)
+        secure = gate.secure(request) or settings.access.session_same_site == "none"
+        response.delete_cookie(
+            COOKIE, path="/", httponly=True, secure=secure, samesite=settings.access.session_same_site
+        )
         return response
 
     @router.post(
@@ -90,12 +93,12 @@ def routes(gate: Gate, store: AccessStore, origins: Origins, settings: Settings)
         the same address and for a bounded time.
         """
         caller = await gate.admit(request, Scope.READ)
-        query = await _filters(request, settings)
-        query.canonical(settings.filter_values)
+        query = await _filters(request, settings.requests)
+        query.canonical(settings.requests.filter_values)
         ticket, filters = new_ticket(), query.encoded()
-        await store.add_ticket(digest_of(ticket), claims_of(caller.grant), filters, settings.ticket_age)
+        await store.add_ticket(digest_of(ticket), claims_of(caller.grant), filters, settings.access.ticket_age)
         url = f"/v1/jobs/stream?{query.encoded(ticket=ticket)}"
-        body = {"ticket": ticket, "url": url, "expires_in": settings.ticket_age}
+        body = {"ticket": ticket, "url": url, "expires_in": settings.access.ticket_age}
         return Response(encode(body), 201, _SECRET, "application/json")
 
     return router
@@ -107,7 +110,7 @@ _TICKET_BYTES = 64 * 1024
 _TICKET_BODY = {"requestBody": {"content": {"application/json": {"schema": FilterQuery.model_json_schema()}}}}
 
 
-async def _filters(request: Request, settings: Settings) -> FilterQuery:
+async def _filters(request: Request, settings: RequestSettings) -> FilterQuery:
     """The filters that a ticket is asked for; no body is no filter. Raises TooLarge or Invalid."""
     body = b""
     async for piece in pieces(request, settings):

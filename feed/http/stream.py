@@ -146,7 +146,7 @@ def routes(hub: Hub, history: History, streams: Streams, gate: Gate, settings: S
 
         `curl -N 'http://127.0.0.1:8000/v1/jobs/stream?location=berlin&since=1h'`
         """
-        wanted = query.canonical(settings.filter_values)
+        wanted = query.canonical(settings.requests.filter_values)
         start = query.start(last_event_id, datetime.now(UTC))
         began = hub.head if start == Start() else 0 if start.cursor is None else start.cursor.position
         caller, refused = NOBODY, streams.refusal()
@@ -168,6 +168,6 @@ def routes(hub: Hub, history: History, streams: Streams, gate: Gate, settings: S
         )  # fmt: skip
         if refused is not None:
             opened.end(refused)
-        return StreamResponse(opened, streams, connection, settings.send_timeout)
+        return StreamResponse(opened, streams, connection, settings.streams.send_timeout)
 
     return router

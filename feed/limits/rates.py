@@ -10,7 +10,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 
 from feed.errors import ConfigurationError
 from feed.limits.windows import Windows
-from feed.settings.settings import Settings
+from feed.settings.limits import LimitSettings
 
 Limit = Literal["stream", "write", "read", "denied", "connection"]
 
@@ -22,7 +22,7 @@ _RATE = re.compile(r"\s*(\d+)\s*(?:/|per)\s*(?:(\d+)\s*)?(second|minute|hour|day
 class Rates:
     """One for each process: limits are what one process allows. Sliding windows, bounded in memory."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: LimitSettings, clock: Callable[[], float] = time.monotonic) -> None:
         """Read the rates; raises ConfigurationError for one that is none."""
         self._limits: dict[str, tuple[RateLimitItem, SlidingWindowCounterRateLimiter, Windows]] = {}
         for name in ("stream", "write", "read", "denied", "connection"):

@@ -17,43 +17,43 @@ from feed.wire.pacer import Turns
 def hypercorn_config(settings: Settings, sock: socket.socket, connections: Connections) -> Config:
     """Hypercorn as the feed needs it: HTTP/1.1 and HTTP/2 on one socket, no time-out that would end a stream."""
     config = WireConfig()
-    config.write_buffer = settings.write_buffer
-    config.send_timeout = settings.send_timeout
-    config.close_timeout = settings.close_timeout
-    config.h2_resets = settings.h2_resets
-    config.h2_reset_rate = settings.h2_reset_rate
-    config.h2_control_rate = settings.h2_control_rate
-    config.header_bytes = settings.header_bytes
-    config.h11_max_incomplete_size = settings.header_bytes
-    config.h2_max_header_list_size = settings.header_bytes
-    config.ssl_handshake_timeout = settings.handshake_timeout
+    config.write_buffer = settings.wire.write_buffer
+    config.send_timeout = settings.streams.send_timeout
+    config.close_timeout = settings.wire.close_timeout
+    config.h2_resets = settings.wire.h2_resets
+    config.h2_reset_rate = settings.wire.h2_reset_rate
+    config.h2_control_rate = settings.wire.h2_control_rate
+    config.header_bytes = settings.wire.header_bytes
+    config.h11_max_incomplete_size = settings.wire.header_bytes
+    config.h2_max_header_list_size = settings.wire.header_bytes
+    config.ssl_handshake_timeout = settings.listen.handshake_timeout
     config.connections = connections
     config.admission = _admission(settings, connections)
-    config.proxied = lambda address: settings.proxy_protocol and is_within(address, settings.trusted_proxies)
-    config.crowds = lambda address: is_within(address, settings.trusted_proxies)
+    config.proxied = lambda address: settings.proxies.proxy_protocol and is_within(address, settings.proxies.trusted)
+    config.crowds = lambda address: is_within(address, settings.proxies.trusted)
     config.begin = Turns()
     config.ends = Turns()
     config.frames = Turns(2)
-    config.h2_max_concurrent_streams = settings.h2_streams
-    config.backlog = settings.backlog
+    config.h2_max_concurrent_streams = settings.wire.h2_streams
+    config.backlog = settings.listen.backlog
     config.bind = [f"fd://{sock.fileno()}"]
     config.alpn_protocols = ["h2", "http/1.1"]
     config.read_timeout = None
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")  # no handler of its own
     config.include_server_header = False
-    if settings.certfile is not None:
-        config.certfile = str(settings.certfile)
-        config.keyfile = str(settings.keyfile)
+    if settings.listen.certfile is not None:
+        config.certfile = str(settings.listen.certfile)
+        config.keyfile = str(settings.listen.keyfile)
     return config
 
 
 def _admission(settings: Settings, connections: Connections) -> Admission:
     """Limits of connections by address; a proxy speaks for many, so none applies to it."""
-    rates = Rates(settings)
-    free = settings.limits_exempt + settings.trusted_proxies
+    rates = Rates(settings.limits)
+    free = settings.limits.exempt + settings.proxies.trusted
     return Admission(
-        settings.connections_per_address,
+        settings.limits.connections_per_address,
         lambda address: "" if is_within(address, free) else bucket_of(address),
         lambda bucket: rates.hit("connection", bucket),
         connections.refused,

@@ -47,19 +47,19 @@ _MARGIN = 5.0  # seconds that a worker has to end, after its drain
 def serve_with_workers(
     settings: Settings, greet: Callable[[str], None], first: Callable[[Service], None] | None = None
 ) -> None:
-    """Serve with `settings.workers` processes until SIGTERM or SIGINT, have each of them drain, and return.
+    """Serve with `settings.listen.workers` processes until SIGTERM or SIGINT, have each of them drain, and return.
 
     `greet` is told the address, once, when all of them answer. `first` is handed the service of one worker, and those of
     its successors. Raises FeedError where the service cannot start or a worker did not end as it should.
     """
-    configure(settings.log_level, settings.log_format)
+    configure(settings.logging.level, settings.logging.format)
     allow_files()
     with ExitStack() as stack:
         signals = stack.enter_context(signal_socket())
-        listeners = [stack.enter_context(listener) for listener in listeners_of(settings)]
-        if settings.database_url is None:
-            dsn = stack.enter_context(_database(settings.data_dir))
-            settings = settings.model_copy(update={"database_url": dsn})
+        listeners = [stack.enter_context(listener) for listener in listeners_of(settings.listen)]
+        if settings.database.url is None:
+            dsn = stack.enter_context(_database(settings.database.data_dir))
+            settings = settings.changed(database_url=dsn)
         stack.enter_context(sharing())
         Master(settings, listeners, signals, greet, first).run()
 
@@ -75,7 +75,7 @@ class Master:
         self._signals = signals
         self._greet: Callable[[str], None] | None = greet
         self._first = first
-        self._url = url_of(settings, listeners[0])
+        self._url = url_of(settings.listen, listeners[0])
         self._workers = [Worker(number, listener) for number, listener in enumerate(listeners)]
         self._selector = selectors.DefaultSelector()
         self._deadline: float | None = None  # of the workers' ends, once they have been told
@@ -116,7 +116,7 @@ class Master:
         if self._deadline is not None:
             return
         log.info("stopping", signal=number.name, workers=len(self._running))
-        drain = max(self._settings.drain_window, self._settings.drain_deadline)
+        drain = max(self._settings.drain.window, self._settings.drain.deadline)
         self._deadline = time.monotonic() + drain + _MARGIN
         for worker in self._workers:
             worker.listener.close()  # from now on it ends with its worker, and takes no more than that answers

@@ -53,12 +53,12 @@ async def serve_until(
         # Before Hypercorn learns of the end: once it has, the farewell of an HTTP/2 stream is lost (hypercorn #226).
         await app.drain()
 
-    with listener or listen(settings) as sock:
-        address = url_of(settings, sock)
+    with listener or listen(settings.listen) as sock:
+        address = url_of(settings.listen, sock)
         config = hypercorn_config(settings, sock, app.connections)
         sock.detach()  # Hypercorn owns it from here on
         try:
-            with installed() if settings.wire else nullcontext(False) as by_wire:
+            with installed() if settings.wire.enabled else nullcontext(False) as by_wire:
                 if by_wire:  # else its GOAWAY is the only defence against rapid resets
                     config.keep_alive_max_requests = sys.maxsize
                 await hypercorn_serve(cast("Framework", app), config, shutdown_trigger=shutdown_trigger)

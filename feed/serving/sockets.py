@@ -6,10 +6,10 @@ import socket
 from contextlib import suppress
 
 from feed.errors import ConfigurationError
-from feed.settings.settings import Settings
+from feed.settings.http import ListenSettings
 
 
-def listen(settings: Settings, *, reuse_port: bool = False) -> socket.socket:
+def listen(settings: ListenSettings, *, reuse_port: bool = False) -> socket.socket:
     """The listening socket; port 0 takes a free one. Raises ConfigurationError where the address cannot be had.
 
     `reuse_port`: other sockets of this user that allow it too may have the same address.
@@ -30,7 +30,7 @@ def listen(settings: Settings, *, reuse_port: bool = False) -> socket.socket:
     return sock
 
 
-def listeners_of(settings: Settings) -> list[socket.socket]:
+def listeners_of(settings: ListenSettings) -> list[socket.socket]:
     """A listening socket for each worker, all on one address; raises ConfigurationError where it cannot be had.
 
     The first one is made without SO_REUSEPORT: it would let us in beside another server of the same user.
@@ -48,7 +48,7 @@ def listeners_of(settings: Settings) -> list[socket.socket]:
     return [first, *others]
 
 
-def _keep_short(sock: socket.socket, settings: Settings) -> None:
+def _keep_short(sock: socket.socket, settings: ListenSettings) -> None:
     """Options that accepted connections inherit: silent peers are noticed, and the kernel holds little for slow ones."""
     probe = max(1, round(settings.peer_timeout / 4))
     for level, option, value in (
@@ -62,7 +62,7 @@ def _keep_short(sock: socket.socket, settings: Settings) -> None:
         sock.setsockopt(level, option, value)
 
 
-def _cannot_listen(settings: Settings, error: OSError) -> ConfigurationError:
+def _cannot_listen(settings: ListenSettings, error: OSError) -> ConfigurationError:
     """What to say where the address cannot be had."""
     return ConfigurationError(
         f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. "
@@ -70,7 +70,7 @@ def _cannot_listen(settings: Settings, error: OSError) -> ConfigurationError:
     )
 
 
-def url_of(settings: Settings, sock: socket.socket) -> str:
+def url_of(settings: ListenSettings, sock: socket.socket) -> str:
     """Where a server on `sock` is found from this machine."""
     host, port = sock.getsockname()[:2]
     if ipaddress.ip_address(host).is_unspecified:

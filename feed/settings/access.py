@@ -1,48 +1,56 @@
-"""Who may do what."""
+"""Who may read and write, and by which credentials."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings
 
-from feed.settings.units import Seconds
+from feed.settings.group import Group, Seconds
 
 
-class AccessOptions(BaseSettings):
-    """Who may do what."""
+class AccessSettings(Group):
+    """Who may read and write."""
 
     reading: Literal["open", "keys"] | None = None
-    """Who may read; unless given: everybody where the service listens on loopback only, else holders of a credential."""
+    """Who may read: `open` is everybody, `keys` are holders of a credential. The default is `open` on loopback only."""
     writing: Literal["open", "keys"] | None = None
-    """Who may write; unless given as for `reading`. `open` is refused on any address but loopback."""
+    """Who may write, as for reading. `open` is refused on any address but loopback."""
     metrics: Literal["open", "keys"] | None = None
-    """Who may read `/metrics`; unless given as for `reading`. Keys: of scope metrics or admin."""
-    access_poll: Seconds = 1.0
-    """Between looks for revocations, kicks and logouts; open streams end at the next."""
+    """Who may read `/metrics`, as for reading. Keys need the scope `metrics` or `admin`."""
+    poll: Seconds = Field(default=1.0, validation_alias="FEED_ACCESS_POLL")
+    """Seconds between looks for revocations, kicks and logouts. Open streams end at the next look."""
     key_cache: Seconds = 5.0
-    """A key read from the database is good for so long without another look."""
+    """Seconds for which a key that was read from the database is good without another look."""
     session_age: Seconds = 12 * 3600.0
-    """A browser's session, at the longest."""
+    """Longest session of a browser in seconds."""
     session_same_site: Literal["strict", "lax", "none"] = "lax"
-    """`SameSite` of its cookie; `none` lets pages of other sites of `cors_origins` send it."""
+    """`SameSite` of the session's cookie. `none` lets the pages of other sites in `FEED_CORS_ORIGINS` send it."""
     ticket_age: Seconds = 30.0
-    """From a ticket to its first use."""
+    """Seconds within which a ticket must be used for the first time."""
     ticket_resume: Seconds = 3600.0
-    """From its first use: so long its stream may come back with a last id and without a new ticket."""
+    """Seconds after its first use for which a ticket's stream may come back with a last id."""
     ticket_bound: bool = True
-    """A ticket's stream may come back from the address of its first use only."""
-    jwt_algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] | None = None
-    """Of the tokens (JWT) that are accepted; None: no tokens are."""
-    jwt_key: SecretStr | None = None
-    """The secret of HS256 (32 bytes at least), or a public key in PEM."""
-    jwt_key_file: Path | None = None
-    """A file with the same."""
-    jwt_jwks_url: str | None = None
-    """Where the keys are published (RFC 7517), instead of either."""
-    jwt_audience: str | None = None
-    jwt_issuer: str | None = None
-    jwt_leeway: Annotated[float, Field(ge=0, le=300)] = 10.0
-    """Seconds that clocks may differ."""
+    """Whether a ticket's stream may come back only from the address of its first use."""
+
+
+class JwtSettings(Group):
+    """JSON Web Tokens (RFC 7519) that are accepted."""
+
+    algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] | None = Field(
+        default=None, validation_alias="FEED_JWT_ALGORITHM"
+    )
+    """Algorithm of the tokens that are accepted. Unless given, no tokens are accepted."""
+    key: SecretStr | None = Field(default=None, validation_alias="FEED_JWT_KEY")
+    """The secret of HS256 (at least 32 bytes), or a public key in PEM."""
+    key_file: Path | None = Field(default=None, validation_alias="FEED_JWT_KEY_FILE")
+    """A file that holds the same."""
+    jwks_url: str | None = Field(default=None, validation_alias="FEED_JWT_JWKS_URL")
+    """The address of a published key set (RFC 7517), instead of a key."""
+    audience: str | None = Field(default=None, validation_alias="FEED_JWT_AUDIENCE")
+    """The audience (`aud`) that tokens must name."""
+    issuer: str | None = Field(default=None, validation_alias="FEED_JWT_ISSUER")
+    """The issuer (`iss`) that tokens must name."""
+    leeway: Annotated[float, Field(ge=0, le=300)] = Field(default=10.0, validation_alias="FEED_JWT_LEEWAY")
+    """Seconds by which clocks may differ."""
     jwks_age: Seconds = 300.0
-    """Between reads of the published keys; an unknown key id asks sooner, at most every ten seconds."""
+    """Seconds between reads of the key set. An unknown key id asks sooner, at most every ten seconds."""

@@ -1,45 +1,42 @@
-"""How much anybody may do."""
+"""How much a client may do, and how its address is found."""
 
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic import Field
 
-from feed.settings.units import Bytes, Count, Seconds
+from feed.settings.group import CommaSeparated, Count, Group
+
+Networks = CommaSeparated[IPv4Network | IPv6Network]
 
 
-class LimitOptions(BaseSettings):
-    """How much anybody may do."""
+class ProxySettings(Group):
+    """Proxies in front of the service."""
 
-    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
-    """Networks of the proxies whose word on the client's address and scheme is taken, comma-separated."""
+    trusted: Networks = Field(default=(), validation_alias="FEED_TRUSTED_PROXIES")
+    """Networks of the proxies whose word on the client's address and scheme is believed, separated by commas."""
     forwarded_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
-    """The header in which they say it (`x-forwarded-for` comes with `x-forwarded-proto`); the other is not believed."""
+    """The header that they set (`x-forwarded-for` comes with `x-forwarded-proto`). The other one is not believed."""
     proxy_protocol: bool = False
-    """Connections from `trusted_proxies` begin with a PROXY header (version 1 or 2); plain connections only, no TLS."""
-    limits_exempt: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = (
-        IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"),
-    )  # fmt: skip
-    """Networks to which no limit by address applies."""
-    streams_per_address: Count = 100
-    """Open streams of one address, a process; more are told to come back later."""
+    """Whether connections from trusted proxies begin with a PROXY header (version 1 or 2). Plain connections only."""
+
+
+class LimitSettings(Group):
+    """How much one client may do. Each limit holds for one process."""
+
+    exempt: Networks = Field(
+        default=(IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")), validation_alias="FEED_LIMITS_EXEMPT"
+    )
+    """Networks to which no limit by address applies, separated by commas."""
     stream_rate: str = "60/minute"
-    """New streams of one address, as `limits` writes it; more are told to come back later."""
+    """New streams of one address. Further ones are told to come back later."""
     connections_per_address: Count = 200
-    """Open connections of one address, a process; more are closed at once."""
+    """Open connections of one address. Further ones are closed at once."""
     connection_rate: str = "50/second"
-    """New connections of one address; more are closed at once."""
-    handshake_timeout: Seconds = 10.0
-    """A TLS handshake."""
+    """New connections of one address. Further ones are closed at once."""
     write_rate: str = "600/minute"
-    """Writes (requests) of one key, or of one address where writing is open."""
+    """Write requests of one key, or of one address where writing is open."""
     read_rate: str = "1200/minute"
     """Lists and reads of one address or key."""
     denied_rate: str = "30/minute"
-    """Bad credentials of one address; more are answered with 429, and keys not seen before with them."""
-    header_bytes: Bytes = 16 * 1024
-    """The head of one request."""
-    h2_control_rate: Count = 200
-    """Frames of one HTTP/2 connection a second that ask for an answer and carry nothing (PING, SETTINGS, empty DATA)."""
-    max_age: Seconds | None = None
-    """A stream ends after so long, give or take a tenth, and comes back: to spread clients over new processes."""
+    """Bad credentials of one address. Above it they are answered with 429, and so are keys not seen before."""

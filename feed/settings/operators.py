@@ -3,23 +3,23 @@
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings
 
-from feed.settings.units import Seconds
+from feed.settings.group import Group, Seconds
 
 
-class OperatorOptions(BaseSettings):
-    """What operators see."""
+class CanarySettings(Group):
+    """The canary, a row that takes the whole way of an event and is timed."""
 
-    # Operators
-    canary_interval: Seconds | None = None
-    """Between heartbeat rows that take the whole way from a commit to a subscriber of the process's own; None: none."""
-    canary_timeout: Seconds = 5.0
-    """A canary that takes longer makes `/readyz` say so."""
+    interval: Seconds | None = Field(default=None, validation_alias="FEED_CANARY_INTERVAL")
+    """Seconds between canaries. Unless given, there are none."""
+    timeout: Seconds = Field(default=5.0, validation_alias="FEED_CANARY_TIMEOUT")
+    """Seconds that a canary may take. A longer one makes `/readyz` say so."""
 
-    # Logs
-    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
-    log_format: Literal["auto", "console", "json"] = "auto"
-    """`auto`: for people on a terminal, JSON elsewhere."""
-    log_streams: bool = True
-    """One line for each stream at its end."""
+
+class LoggingSettings(Group):
+    """Log output."""
+
+    level: str = Field(default="info", pattern="^(debug|info|warning|error)$", validation_alias="FEED_LOG_LEVEL")
+    """The least important level that is logged: debug, info, warning or error."""
+    format: Literal["auto", "console", "json"] = Field(default="auto", validation_alias="FEED_LOG_FORMAT")
+    """`console` is for people, `json` for machines. `auto` is `console` on a terminal and `json` elsewhere."""

@@ -1,109 +1,174 @@
-"""Every setting of the service, each with its unit; the environment names them `FEED_*` (and `DATABASE_URL`)."""
+"""All settings of the service, composed of groups; the environment names them `FEED_*` (and `DATABASE_URL`)."""
 
 import difflib
 import os
+from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import Self
+from typing import Any, Self, cast
 
-from pydantic import ValidationError, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from feed.errors import ConfigurationError
-from feed.settings.access import AccessOptions
-from feed.settings.database import DatabaseOptions
-from feed.settings.fanout import FanoutOptions
-from feed.settings.http import HttpOptions
-from feed.settings.limits import LimitOptions
-from feed.settings.operators import OperatorOptions
-from feed.settings.wire import WireOptions
-
-_PREFIX = "FEED_"
-_LISTS = ("cors_origins", "trusted_proxies", "limits_exempt")
+from feed.settings.access import AccessSettings, JwtSettings
+from feed.settings.database import DatabaseSettings
+from feed.settings.fanout import DrainSettings, HubSettings, ReplaySettings, StreamSettings
+from feed.settings.group import PREFIX, Group, options_in, variable_of
+from feed.settings.http import ListenSettings, RequestSettings, WireSettings
+from feed.settings.limits import LimitSettings, ProxySettings
+from feed.settings.log import LogSettings, SequencerSettings, TailerSettings
+from feed.settings.operators import CanarySettings, LoggingSettings
 
 
-class Settings(
-    DatabaseOptions, FanoutOptions, HttpOptions, AccessOptions, LimitOptions, WireOptions, OperatorOptions
-):  # fmt: skip
-    """Read once at start-up, by `feed.cli` or by `feed.app:app`."""
+class Settings(BaseModel):
+    """The settings of one service, frozen. `feed.cli` and `feed.app:app` read them once, at start-up."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _split(cls, values: object) -> object:
-        if not isinstance(values, dict):
-            return values
-        lists = {name: values[name] for name in _LISTS if isinstance(values.get(name), str)}
-        return values | {name: tuple(p.strip() for p in text.split(",") if p.strip()) for name, text in lists.items()}
+    listen: ListenSettings
+    database: DatabaseSettings
+    sequencer: SequencerSettings
+    tailer: TailerSettings
+    log: LogSettings
+    hub: HubSettings
+    replay: ReplaySettings
+    streams: StreamSettings
+    drain: DrainSettings
+    requests: RequestSettings
+    wire: WireSettings
+    access: AccessSettings
+    jwt: JwtSettings
+    proxies: ProxySettings
+    limits: LimitSettings
+    canary: CanarySettings
+    logging: LoggingSettings
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.retry_min > self.retry_max:
-            raise ValueError("retry_min must not be over retry_max")
-        if (self.certfile is None) != (self.keyfile is None):
-            raise ValueError("certfile and keyfile go together")
-        if self.writing == "open" and not self.on_loopback:
+        if self.hub.retry_min > self.hub.retry_max:
+            raise ValueError("FEED_RETRY_MIN must not be over FEED_RETRY_MAX")
+        if (self.listen.certfile is None) != (self.listen.keyfile is None):
+            raise ValueError("FEED_CERTFILE and FEED_KEYFILE go together")
+        if self.access.writing == "open" and not self.on_loopback:
             raise ValueError(
-                f"writing must not be open on {self.host}: anybody could post. Use FEED_WRITING=keys and "
+                f"writing must not be open on {self.listen.host}: anybody could post. Use FEED_WRITING=keys and "
                 "`feed key create --scope write`, or listen on 127.0.0.1"
             )
-        keys = [self.jwt_key is not None, self.jwt_key_file is not None, self.jwt_jwks_url is not None]
-        if sum(keys) != (self.jwt_algorithm is not None):
+        keys = [self.jwt.key is not None, self.jwt.key_file is not None, self.jwt.jwks_url is not None]
+        if sum(keys) != (self.jwt.algorithm is not None):
             raise ValueError(
-                "tokens need jwt_algorithm and one of jwt_key, jwt_key_file, jwt_jwks_url: set FEED_JWT_ALGORITHM and a key"
+                "tokens need FEED_JWT_ALGORITHM and one of FEED_JWT_KEY, FEED_JWT_KEY_FILE and FEED_JWT_JWKS_URL"
             )
-        if self.proxy_protocol and self.certfile is not None:
-            raise ValueError("proxy_protocol is for plain connections: leave TLS to the proxy, or turn it off")
-        if self.proxy_protocol and not (self.trusted_proxies and self.wire):
+        if self.proxies.proxy_protocol and self.listen.certfile is not None:
             raise ValueError(
-                "proxy_protocol needs to know whose header to believe: set FEED_TRUSTED_PROXIES to the proxies' addresses "
-                "(and leave FEED_WIRE on)"
+                "FEED_PROXY_PROTOCOL is for plain connections: leave TLS to the proxy, or turn FEED_PROXY_PROTOCOL off"
             )
-        if self.sequencer_lease <= 2 * self.tail_poll:
-            raise ValueError("sequencer_lease must be over twice tail_poll")
+        if self.proxies.proxy_protocol and not (self.proxies.trusted and self.wire.enabled):
+            raise ValueError(
+                "FEED_PROXY_PROTOCOL needs to know whose header to believe: set FEED_TRUSTED_PROXIES to the proxies' "
+                "addresses (and leave FEED_WIRE on)"
+            )
+        if self.sequencer.lease <= 2 * self.tailer.poll:
+            raise ValueError("FEED_SEQUENCER_LEASE must be over twice FEED_TAIL_POLL")
         return self
+
+    def changed(self, **options: object) -> "Settings":
+        """The same settings with some changed; options are named as for `load_settings` and are not validated anew."""
+        groups: dict[str, dict[str, object]] = {}
+        for option, value in options.items():
+            group, field = _OPTIONS[option]
+            groups.setdefault(group, {})[field] = value
+        return self.model_copy(
+            update={name: getattr(self, name).model_copy(update=fields) for name, fields in groups.items()}
+        )
 
     @property
     def on_loopback(self) -> bool:
-        """Whether only this machine can reach `host`."""
-        return is_loopback(self.host)
+        """Whether only this machine can reach the service."""
+        return is_loopback(self.listen.host)
 
     @property
     def open_reading(self) -> bool:
         """Whether reading needs no credential."""
-        return self.reading == "open" or (self.reading is None and self.on_loopback)
+        return self.access.reading == "open" or (self.access.reading is None and self.on_loopback)
 
     @property
     def open_writing(self) -> bool:
         """Whether writing needs no credential."""
-        return self.writing == "open" or (self.writing is None and self.on_loopback)
+        return self.access.writing == "open" or (self.access.writing is None and self.on_loopback)
 
     @property
     def open_metrics(self) -> bool:
         """Whether `/metrics` needs no credential."""
-        return self.metrics == "open" or (self.metrics is None and self.on_loopback)
+        return self.access.metrics == "open" or (self.access.metrics is None and self.on_loopback)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or `localhost`, is this machine's own and nobody else's."""
+    """Whether an address, or the name `localhost`, belongs to this machine alone."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def load_settings(**overrides: object) -> Settings:
-    """Return the settings from the environment and `overrides` (flags); raises ConfigurationError in plain words."""
-    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields} - {"FEED_DB_SCHEMA"} | {"FEED_SCHEMA"}
-    known.add("FEED_KEY")  # of the commands that are clients
-    for name in os.environ:
-        if name.startswith(_PREFIX) and name not in known:
+def groups() -> Mapping[str, type[Group]]:
+    """The class of each group of `Settings`, by the group's name."""
+    return {name: cast("type[Group]", field.annotation) for name, field in Settings.model_fields.items()}
+
+
+_OPTIONS = {option: (group, field) for group, kind in groups().items() for option, field in options_in(kind)}
+"""The group and the field of each option of `load_settings`."""
+
+
+def variables() -> dict[str, tuple[type[Group], str]]:
+    """Every environment variable of feed, with the group and the field that it sets."""
+    return {
+        variable_of(name, field): (kind, name)
+        for kind in groups().values()
+        for name, field in kind.model_fields.items()
+    }
+
+
+def load_settings(**options: object) -> Settings:
+    """Return the settings of the environment and of `options`, which win.
+
+    An option is named like its environment variable, without `FEED_` and in lower case: `ring_events=100`. Raises
+    ConfigurationError for an unknown variable, and for a value that cannot work.
+    """
+    _check_names(options)
+    given: dict[str, dict[str, object]] = {name: {} for name in groups()}
+    for option, value in options.items():
+        group, field = _OPTIONS[option]
+        given[group][field] = value
+    try:
+        read: dict[str, Any] = {name: _read(kind, given[name]) for name, kind in groups().items()}
+        return Settings(**read)
+    except ValidationError as error:
+        raise ConfigurationError(_reason(error)) from None
+
+
+def _read(kind: type[Group], given: Mapping[str, object]) -> Group:
+    """One group, from the environment and from what was given."""
+    try:
+        return kind(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationError(_reason(error, kind)) from None
+
+
+def _check_names(options: Mapping[str, object]) -> None:
+    known = {*variables(), "FEED_KEY"}  # the commands that are clients read FEED_KEY
+    for name in (*os.environ, *(f"{PREFIX}{option.upper()}" for option in options if option not in _OPTIONS)):
+        if name.startswith(PREFIX) and name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigurationError(f"{name} is no setting of feed{hint}")
-    try:
-        return Settings(**overrides)  # type: ignore[arg-type]
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = "_".join(str(part) for part in first["loc"]) or "settings"
-        raise ConfigurationError(f"{field}: {first['msg']}") from None
+            raise ConfigurationError(f"unknown setting {name}{hint}")
+
+
+def _reason(error: ValidationError, kind: type[Group] | None = None) -> str:
+    """The first thing that is wrong, with the name of its environment variable."""
+    first = error.errors()[0]
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if kind is None or not first["loc"]:
+        return message
+    name = str(first["loc"][0])
+    field = kind.model_fields.get(name)
+    return f"{name if field is None else variable_of(name, field)}: {message}"

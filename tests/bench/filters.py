@@ -45,7 +45,7 @@ class Writer:
 
 @asynccontextmanager
 async def writing(dsn: str, company: Callable[[], str]) -> AsyncIterator[Writer]:
-    async with owned(load_settings(database_url=dsn), dsn, "bench") as connection:
+    async with owned(load_settings(database_url=dsn).database, dsn, "bench") as connection:
         yield Writer(await connection.prepare(_INSERT), new_run(), company)
 
 

@@ -37,7 +37,7 @@ async def section(bench: Bench) -> Section:
             "readers_busy": "readers busy",
         },
     )  # fmt: skip
-    whole = load_settings().ring_events
+    whole = load_settings().hub.ring_events
     for workers, mode, ring in ((1, H1, whole), (2, H1, whole), (2, SHARED, whole), (2, H1, _SMALL_RING)):
         name = f"{workers} worker{'s' * (workers > 1)}, from {'memory' if ring == whole else 'the log'}"
         bench.say(f"storm: {name}, {mode_name(mode)}")
@@ -78,7 +78,7 @@ async def measure(bench: Bench, subscribers: int, workers: int, mode: Mode, ring
     await admin.execute(f"ALTER DATABASE {database} SET log_statement = 'all'")
     logged = Path(await admin.fetchval("SHOW data_directory")).parent / "log"
     await admin.close()
-    page_size = load_settings().history_page
+    page_size = load_settings().replay.page
     bounds = {"max_streams": max(20_000, 2 * subscribers), "ring_events": ring}
     async with (
         feed(dsn, bench.cores, workers=workers, **bounds) as server,

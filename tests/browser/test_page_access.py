@@ -22,7 +22,7 @@ DENIED = r"Failed to load resource: the server responded with a status of 401"
 @asynccontextmanager
 async def made_key(dsn: str, wanted: str = "") -> AsyncIterator[tuple[AccessStore, Key]]:
     """A key for reading, and the store that it is in."""
-    async with pool(make_settings(dsn), dsn) as connections:
+    async with pool(make_settings(dsn).database, dsn) as connections:
         store, key = AccessStore(connections), new_key()
         await store.add_key(key, Scope.READ, wanted=wanted)
         yield store, key

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from feed.settings.settings import Settings
+from feed.settings.settings import load_settings, variables
 from tests.processes import ROOT
 
 with warnings.catch_warnings():
@@ -45,8 +45,8 @@ def test_the_kinds_are_complete() -> None:
 def test_a_pod_has_the_time_that_its_drain_takes() -> None:
     [deployment] = [document for _, document in documents() if document["kind"] == "Deployment"]
     pod = deployment["spec"]["template"]["spec"]
-    settings = Settings(_env_file=None)
-    assert pod["terminationGracePeriodSeconds"] >= 5 + settings.drain_deadline + 10
+    settings = load_settings()
+    assert pod["terminationGracePeriodSeconds"] >= 5 + settings.drain.deadline + 10
 
 
 def named(file: Path) -> set[str]:
@@ -58,7 +58,7 @@ FILES = [file for file in sorted(DEPLOY.rglob("*")) if file.is_file() and file.s
 
 @pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(DEPLOY)) for file in FILES])
 def test_every_setting_that_is_named_exists(file: Path) -> None:
-    known = {f"FEED_{name.upper()}" for name in Settings.model_fields} | {"FEED_SCHEMA", "FEED_KEY"}
+    known = {*variables(), "FEED_KEY"}
     assert named(file) <= known
 
 
@@ -73,7 +73,7 @@ def test_compose_waits_for_what_is_healthy_and_gives_the_drain_its_time() -> Non
             assert "healthcheck" in services[needed] or needed == "feed"  # whose image has one
     assert "\nHEALTHCHECK " in (DEPLOY / "Dockerfile").read_text()
     grace = int(services["feed"]["stop_grace_period"].removesuffix("s"))
-    assert grace >= Settings(_env_file=None).drain_deadline + 5
+    assert grace >= load_settings().drain.deadline + 5
     assert (
         services["caddy"]["networks"]["inside"]["ipv4_address"]
         == services["feed"]["environment"]["FEED_TRUSTED_PROXIES"]

@@ -387,7 +387,7 @@ async def test_an_old_epochs_positions_hold_up_to_the_next_ones_start(database: 
         await advance(database)
         epochs.append(await database.fetchval("SELECT epoch FROM state"))
     assert epochs == sorted(set(epochs))
-    async with pool(make_settings(dsn), dsn) as connections:
+    async with pool(make_settings(dsn).database, dsn) as connections:
         log = Log(connections)
         assert [await log.epoch_end(epoch) for epoch in epochs] == [5, 10, 2**63 - 1]
         assert await log.epoch_end(1) is None
@@ -416,7 +416,7 @@ async def test_position_before_finds_the_last_event_older_than_an_instant(databa
     await database.execute(MANY, 50)
     await advanced(database)
     await database.execute("UPDATE log SET at = $1::timestamptz + make_interval(secs => position / 2)", start)
-    async with pool(make_settings(dsn), dsn) as connections:
+    async with pool(make_settings(dsn).database, dsn) as connections:
         log = Log(connections)
 
         async def before(seconds: float) -> int:

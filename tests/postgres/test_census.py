@@ -15,6 +15,7 @@ from feed.errors import NotFound
 from feed.fanout.hub import Hub
 from feed.fanout.stream_report import Answer, Entry, Roll, Sort
 from feed.fanout.streams import Streams
+from feed.settings.settings import load_settings
 from tests.cluster import Cluster
 from tests.conftest import make_settings
 from tests.postgres.events import Connection, opened
@@ -29,7 +30,7 @@ class Said(Roll):
     """A process that has the streams that a test says."""
 
     def __init__(self, hub: Hub, *entries: Entry) -> None:
-        super().__init__(hub, Streams(hub, hub.settings))
+        super().__init__(hub, Streams(hub, load_settings().streams))
         self.has = {entry.id: entry for entry in entries}
         self.ended: list[str] = []
 
@@ -66,7 +67,7 @@ async def taking(dsn: str, *streams: tuple[str, int], listens: bool = True) -> A
         for number, (name, lag) in enumerate(streams)
     ]
     roll, here = Said(hub, *entries), this_process(hub.process, next(_numbers))
-    async with pool(settings, dsn) as connections, opened(dsn) as listener:
+    async with pool(settings.database, dsn) as connections, opened(dsn) as listener:
         census = Census(settings, connections, roll, here, AccessStore(connections).revoke)
         await listener.execute(f"SET application_name = '{LISTENER}'")
         if listens:

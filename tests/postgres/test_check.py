@@ -23,11 +23,11 @@ STARTUP = "search_path,application_name,jit,tcp_keepalives_idle,tcp_keepalives_i
 
 
 async def test_a_primary_is_accepted(dsn: str) -> None:
-    await check(make_settings(dsn), dsn)
+    await check(make_settings(dsn).database, dsn)
 
 
 async def test_an_empty_database_is_accepted(blank: str) -> None:
-    await check(make_settings(blank), blank)
+    await check(make_settings(blank).database, blank)
 
 
 async def test_a_standby_is_refused_until_it_is_promoted_and_then_begins_an_epoch() -> None:
@@ -45,11 +45,11 @@ async def test_a_standby_is_refused_until_it_is_promoted_and_then_begins_an_epoc
         await asyncio.to_thread(primary.run, *copy)
         await asyncio.to_thread(standby.start)
         with pytest.raises(DatabaseRefused, match=r"leads to a standby .*the primary's address"):
-            await check(settings, standby.dsn())
+            await check(settings.database, standby.dsn())
         # The primary is lost, and goes on alone for a moment: what it does then is not the standby's history.
         await asyncio.to_thread(primary.stop, "immediate")
         await asyncio.to_thread(standby.run, "pg_ctl", "-D", str(standby.data), "-w", "promote")
-        await check(settings, standby.dsn())
+        await check(settings.database, standby.dsn())
         async with opened(standby.dsn()) as here:
             await add(here, "after")
             events = await advanced(here)
@@ -116,7 +116,7 @@ async def test_a_pooler_that_shares_connections_between_transactions_is_refused(
 ) -> None:
     async with pooled(cluster, dsn, pool_mode="transaction", ignore_startup_parameters=ignored) as through:
         with pytest.raises(DatabaseRefused, match="goes through a pooler that shares connections between transactions"):
-            await check(make_settings(through), through)
+            await check(make_settings(through).database, through)
 
 
 @needs_pgbouncer
@@ -126,7 +126,7 @@ async def test_it_is_refused_the_second_time_too(dsn: str, cluster: Cluster, mon
         for _ in range(2):
             monkeypatch.setattr("asyncpg.connection._uid", 0)
             with pytest.raises(DatabaseRefused, match="shares connections between transactions"):
-                await check(make_settings(through), through)
+                await check(make_settings(through).database, through)
 
 
 @needs_pgbouncer
@@ -135,10 +135,10 @@ async def test_a_pool_in_session_mode_is_accepted_where_it_brings_our_schema(
 ) -> None:
     async with pooled(cluster, dsn, pool_mode="session", ignore_startup_parameters=STARTUP) as through:
         with pytest.raises(DatabaseRefused, match="ALTER ROLE <role> SET search_path = feed, pg_temp;"):
-            await check(make_settings(through), through)
+            await check(make_settings(through).database, through)
     await database.execute(f"ALTER DATABASE {dsn.rpartition('/')[2]} SET search_path = feed, pg_temp")
     async with pooled(cluster, dsn, pool_mode="session", ignore_startup_parameters=STARTUP) as through:
-        await check(make_settings(through), through)
+        await check(make_settings(through).database, through)
 
 
 async def test_a_database_that_does_not_exist_is_named(cluster: Cluster) -> None:
@@ -146,13 +146,13 @@ async def test_a_database_that_does_not_exist_is_named(cluster: Cluster) -> None
     with pytest.raises(
         DatabaseRefused, match=r'"nowhere" does not exist. Create it, or name another one in DATABASE_URL'
     ):
-        await check(make_settings(dsn), dsn)
+        await check(make_settings(dsn).database, dsn)
 
 
 async def test_a_role_that_does_not_exist_is_named(cluster: Cluster) -> None:
     dsn = cluster.dsn(user="nobody")
     with pytest.raises(DatabaseRefused, match=r'"nobody" does not exist. Check the user and password in DATABASE_URL'):
-        await check(make_settings(dsn), dsn)
+        await check(make_settings(dsn).database, dsn)
 
 
 @pytest.mark.parametrize("password", ["", ":wrong"])
@@ -176,9 +176,9 @@ async def test_a_wrong_password_is_called_that(cluster: Cluster, role: str, pass
             await until(guarded)
             dsn = cluster.dsn(user=f"{role}{password}")
             with pytest.raises(DatabaseRefused, match="Check the user and password in DATABASE_URL"):
-                await check(make_settings(dsn), dsn)
+                await check(make_settings(dsn).database, dsn)
             dsn = cluster.dsn(user=f"{role}:right")
-            await check(make_settings(dsn), dsn)
+            await check(make_settings(dsn).database, dsn)
         finally:
             rules.write_text(before)
             await admin.execute("SELECT pg_reload_conf()")
@@ -187,11 +187,11 @@ async def test_a_wrong_password_is_called_that(cluster: Cluster, role: str, pass
 async def test_nobody_there_is_unavailable_and_not_refused() -> None:
     dsn = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
     with pytest.raises(DatabaseUnavailable, match="the database does not answer"):
-        await check(make_settings(dsn), dsn)
+        await check(make_settings(dsn).database, dsn)
 
 
 async def test_a_silent_peer_is_unavailable_after_the_time_allowed() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         dsn = f"postgresql://postgres@127.0.0.1:{silent.getsockname()[1]}/postgres"
         with pytest.raises(DatabaseUnavailable, match="does not answer: TimeoutError"):
-            await check(make_settings(dsn, connect_timeout=0.2), dsn)
+            await check(make_settings(dsn, connect_timeout=0.2).database, dsn)

@@ -139,7 +139,7 @@ async def test_streams_and_lists_agree_on_every_posting_and_filter(database: Con
         one.narrowed(other) for one, other in zip(plain[::5], plain[1::5], strict=False)
     }  # a credential's filter
     found = 0
-    async with pool(make_settings(dsn), dsn) as connections:
+    async with pool(make_settings(dsn).database, dsn) as connections:
         store = JobStore(connections)
         await store.write(given_postings)
         streamed = {event.job["id"]: Terms(event.job) for event in await advanced(database)}

@@ -32,7 +32,7 @@ def posting(number: int, **fields: Any) -> PostingIn:
 
 @pytest.fixture
 async def store(dsn: str) -> AsyncIterator[JobStore]:
-    async with pool(make_settings(dsn), dsn) as connections:
+    async with pool(make_settings(dsn).database, dsn) as connections:
         yield JobStore(connections)
 
 

@@ -56,7 +56,9 @@ def new() -> Any:
 
 
 def checking(publisher: Publisher, algorithm: str = "RS256") -> Tokens:
-    return Tokens(load_settings(jwt_algorithm=algorithm, jwt_jwks_url=publisher.url, jwt_audience="feed", jwks_age=AGE))
+    return Tokens(
+        load_settings(jwt_algorithm=algorithm, jwt_jwks_url=publisher.url, jwt_audience="feed", jwks_age=AGE).jwt
+    )
 
 
 async def refused(tokens: Tokens, text: str) -> None:

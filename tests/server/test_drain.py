@@ -287,7 +287,7 @@ async def test_the_end_of_one_service_leaves_another_in_the_same_process_alone(
 
 
 async def test_farewells_have_a_retry_of_their_own_each(settings: Settings) -> None:
-    jittered = settings.model_copy(update={"retry_min": 0.001, "retry_max": 9.0})
+    jittered = settings.changed(retry_min=0.001, retry_max=9.0)
     async with run_server(jittered) as running, AsyncExitStack() as stack:
         readers = [await stack.enter_async_context(reading(running.url, http2=n % 2 == 0)) for n in range(10)]
         for reader in readers:

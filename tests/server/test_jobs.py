@@ -193,7 +193,7 @@ async def test_an_item_of_a_mebibyte_is_taken_and_one_over_it_is_not(client: htt
 async def test_a_request_over_its_bound_is_refused_declared_or_not(
     settings: Settings, declared: bool, http2: bool
 ) -> None:
-    assert settings.request_bytes == 32 * 1024 * 1024
+    assert settings.requests.bytes == 32 * 1024 * 1024
     piece = lines([JOB | {"description": "x" * 60_000}])
 
     async def body() -> Any:
@@ -202,7 +202,7 @@ async def test_a_request_over_its_bound_is_refused_declared_or_not(
 
     headers = NDJSON | ({"content-length": str(len(piece) * 60)} if declared else {})
     async with (
-        run_server(settings.model_copy(update={"request_bytes": 2 * 1024 * 1024})) as running,
+        run_server(settings.changed(request_bytes=2 * 1024 * 1024)) as running,
         httpx.AsyncClient(base_url=running.url, http1=not http2, http2=http2, trust_env=False) as client,
         client.stream("GET", "/v1/jobs/stream") as neighbour,  # with HTTP/2, on the same connection
     ):
@@ -607,7 +607,7 @@ async def test_the_stream_documents_every_frame_it_sends(
         assert all(line.split(": ")[0] in ("id", "event", "data", "retry") for line in block.split("\n"))
 
     async with (
-        run_server(settings.model_copy(update={"heartbeat": 0.1})) as running,
+        run_server(settings.changed(heartbeat=0.1)) as running,
         reading(running.url, "?last_event_id=x") as reader,
     ):
         seen = await reader.until("synced")

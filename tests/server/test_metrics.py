@@ -66,7 +66,7 @@ async def test_deliveries_and_bytes_are_what_subscribers_read(
             [s for s in server.service.streams if s.filter_text == t] for t in ("", "company=nobody")
         )
         assert (first.events, second.events) == (50, 0)
-        assert first.pushed is second.pushed is server.service.settings.wire
+        assert first.pushed is second.pushed is server.service.settings.wire.enabled
     async with reading(server.url, "?from=earliest") as late:
         await late.jobs(50)
         scrape = await scraped(server.url, "feed_deliveries_total", 50, way="pull")

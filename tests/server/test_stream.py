@@ -82,7 +82,7 @@ async def test_the_opening_pins_the_cursor_before_anything_happens(
 
 
 async def test_every_opening_has_a_retry_of_its_own_and_never_zero(settings: Settings) -> None:
-    async with run_server(settings.model_copy(update={"retry_min": 0.0001, "retry_max": 9.0})) as running:
+    async with run_server(settings.changed(retry_min=0.0001, retry_max=9.0)) as running:
         seen = set()
         for _ in range(8):
             async with reading(running.url) as reader:
@@ -201,7 +201,7 @@ async def test_any_origin_may_read_the_stream(server: Running) -> None:
 
 
 async def test_only_the_origins_that_are_set_may_read(settings: Settings) -> None:
-    async with run_server(settings.model_copy(update={"cors_origins": ("https://ours.example",)})) as running:
+    async with run_server(settings.changed(cors_origins=("https://ours.example",))) as running:
         async with reading(running.url, headers={"Origin": "https://ours.example"}) as reader:
             assert reader.response.headers["access-control-allow-origin"] == "https://ours.example"
         async with reading(running.url, headers={"Origin": "https://board.example"}) as reader:
@@ -275,7 +275,7 @@ async def test_event_chooses_kinds(server: Running, database: "asyncpg.Connectio
 async def test_silence_is_broken_by_heartbeats_that_move_a_narrow_filters_cursor(
     settings: Settings, database: "asyncpg.Connection[Any]"
 ) -> None:
-    async with run_server(settings.model_copy(update={"heartbeat": 0.1})) as running:
+    async with run_server(settings.changed(heartbeat=0.1)) as running:
         async with reading(running.url, "?company=nobody") as reader:
             await reader.until("synced")
             epoch = await fill(running, database, 7)
@@ -293,7 +293,7 @@ async def test_silence_is_broken_by_heartbeats_that_move_a_narrow_filters_cursor
 async def test_a_replay_in_which_nothing_matches_moves_the_cursor_all_the_same(
     settings: Settings, database: "asyncpg.Connection[Any]"
 ) -> None:
-    async with run_server(settings.model_copy(update={"ring_events": 1, "history_page": 5})) as running:
+    async with run_server(settings.changed(ring_events=1, history_page=5)) as running:
         epoch = await fill(running, database, 30)
         async with reading(running.url, "?company=nobody&from=earliest") as reader:
             opening = await reader.until("synced")
@@ -335,7 +335,7 @@ async def test_a_nasty_filter_does_not_break_the_frame_that_repeats_it(server: R
 async def test_a_posting_of_a_mebibyte_arrives_whole_live_and_in_replay(
     server: Running, database: "asyncpg.Connection[Any]", http2: bool
 ) -> None:
-    assert server.service.settings.subscriber_buffer < 1024 * 1024
+    assert server.service.settings.streams.subscriber_buffer < 1024 * 1024
     async with reading(server.url, http2=http2) as reader:
         await reader.until("synced")
         await database.execute(
@@ -354,7 +354,7 @@ async def test_a_posting_of_a_mebibyte_arrives_whole_live_and_in_replay(
 @pytest.mark.parametrize("http2", [False, True])
 async def test_a_stream_too_many_is_told_to_come_back_with_200(settings: Settings, http2: bool) -> None:
     # Browsers never come back from a 429 or a 503 (HYPERCORN.md, Browsers).
-    async with run_server(settings.model_copy(update={"max_streams": 1})) as running:
+    async with run_server(settings.changed(max_streams=1)) as running:
         async with reading(running.url) as first:
             await first.until("synced")
             async with reading(running.url, http2=http2) as second:

@@ -37,7 +37,7 @@ json = st.recursive(
 
 @cache
 def tokens() -> Tokens:
-    return Tokens(load_settings(jwt_algorithm="HS256", jwt_key=SECRET.decode(), jwt_audience="feed"))
+    return Tokens(load_settings(jwt_algorithm="HS256", jwt_key=SECRET.decode(), jwt_audience="feed").jwt)
 
 
 def cookie() -> str:
@@ -155,7 +155,7 @@ def test_a_ticket_lets_in_once_and_back_only_as_it_may(
 ) -> None:
     ticket = new_ticket()
     kept = Redeemed(claims_of(HOLDER), "tag=go", time.time() + 1000, "192.0.2.1", began, first)
-    tickets = Tickets(Book(ticket, kept), load_settings())
+    tickets = Tickets(Book(ticket, kept), load_settings().access)
     cursor = None if last is None else Cursor(last)
     with pytest.raises(Unauthorized):
         asyncio.run(tickets.grant(text, address, cursor, began))

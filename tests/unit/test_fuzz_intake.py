@@ -11,7 +11,8 @@ from starlette.requests import Request
 
 from feed.errors import FeedError, Invalid, TooLarge
 from feed.http.intake import Intake, Spool, read_json, take_array, take_lines
-from feed.settings.settings import Settings, load_settings
+from feed.settings.http import RequestSettings
+from feed.settings.settings import load_settings
 from tests.fuzz import tries
 from tests.unit.test_fuzz_frames import cut
 
@@ -19,8 +20,8 @@ JOB = {"title": "Baker", "company": "Acme", "url": "https://acme.example/1"}
 
 
 @cache
-def _settings() -> Settings:
-    return load_settings(item_bytes=200, request_bytes=2000)
+def _settings() -> RequestSettings:
+    return load_settings(item_bytes=200, request_bytes=2000).requests
 
 
 def request(pieces: list[bytes]) -> Request:

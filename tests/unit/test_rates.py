@@ -24,7 +24,7 @@ class Clock:
 
 
 def made(clock: Clock, **settings: object) -> Rates:
-    return Rates(load_settings(**settings), clock)
+    return Rates(load_settings(**settings).limits, clock)
 
 
 def test_so_many_are_allowed_and_the_next_is_told_when_to_come_back() -> None:

@@ -50,7 +50,7 @@ def pairs() -> dict[str, tuple[Any, str]]:
 
 
 def checking(algorithm: str = "HS256", key: str = SECRET, **settings: object) -> Tokens:
-    return Tokens(load_settings(jwt_algorithm=algorithm, jwt_key=key, **settings))
+    return Tokens(load_settings(jwt_algorithm=algorithm, jwt_key=key, **settings).jwt)
 
 
 def signed(key: Any = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
@@ -81,7 +81,7 @@ async def test_a_token_of_the_algorithm_that_was_chosen_is_good(
     file = tmp_path / "key.pem"
     file.write_text(f"{text}\n")
     whole = signed(private, algorithm, sub="alice", jti="7", iat=1_000, scope="read write")
-    for tokens in (checking(algorithm, text), Tokens(load_settings(jwt_algorithm=algorithm, jwt_key_file=file))):
+    for tokens in (checking(algorithm, text), Tokens(load_settings(jwt_algorithm=algorithm, jwt_key_file=file).jwt)):
         grant = await tokens.grant(whole)
         assert (grant.name, grant.token, grant.issued_at) == ("jwt:alice", "7", 1_000.0)
         assert grant.scopes == {Scope.READ, Scope.WRITE}
@@ -214,7 +214,7 @@ async def test_an_end_beyond_all_calendars_is_an_end_all_the_same() -> None:
 
 
 async def test_without_an_algorithm_no_token_is_good() -> None:
-    tokens = Tokens(load_settings())
+    tokens = Tokens(load_settings().jwt)
     assert not tokens.accepted
     await refused(tokens, signed())
 
@@ -232,8 +232,8 @@ def test_a_key_that_does_not_fit_is_refused_at_the_start(pairs: dict[str, tuple[
         ({"jwt_algorithm": "HS256"}, "tokens need"),
         ({"jwt_key": SECRET}, "tokens need"),
         ({"jwt_algorithm": "HS256", "jwt_key": SECRET, "jwt_jwks_url": "https://id.example"}, "tokens need"),
-        ({"jwt_algorithm": "none", "jwt_key": SECRET}, "jwt_algorithm"),
-        ({"jwt_algorithm": "HS384", "jwt_key": SECRET * 2}, "jwt_algorithm"),
+        ({"jwt_algorithm": "none", "jwt_key": SECRET}, "FEED_JWT_ALGORITHM"),
+        ({"jwt_algorithm": "HS384", "jwt_key": SECRET * 2}, "FEED_JWT_ALGORITHM"),
         ({"jwt_algorithm": "RS256", "jwt_jwks_url": "https://id.example"}, "FEED_JWT_AUDIENCE"),
         ({"jwt_algorithm": "HS256", "jwt_jwks_url": "https://id.example", "jwt_audience": "feed"}, "public-key"),
         ({"jwt_algorithm": "RS256", "jwt_jwks_url": "http://id.example", "jwt_audience": "feed"}, "https://"),
@@ -241,8 +241,8 @@ def test_a_key_that_does_not_fit_is_refused_at_the_start(pairs: dict[str, tuple[
         ({"jwt_algorithm": "RS256", "jwt_jwks_url": "file:///etc/keys", "jwt_audience": "feed"}, "https://"),
     ):  # fmt: skip
         with pytest.raises(ConfigurationError, match=says) as caught:
-            Tokens(load_settings(**settings))
+            Tokens(load_settings(**settings).jwt)
         assert SECRET not in str(caught.value)
         assert "PRIVATE" not in str(caught.value)
     for url in ("http://127.0.0.1:9/", "http://localhost/keys", "http://[::1]/keys", "https://id.example/keys"):
-        Tokens(load_settings(jwt_algorithm="RS256", jwt_jwks_url=url, jwt_audience="feed"))
+        Tokens(load_settings(jwt_algorithm="RS256", jwt_jwks_url=url, jwt_audience="feed").jwt)

@@ -65,9 +65,9 @@ async def main(port: int) -> None:
         return Response(status_code=204)
 
     app.add_route("/publish", publish, methods=["POST"])
-    history = History(cast(Any, None), settings.history_page, settings.history_cache, settings.history_reads)
-    app.include_router(stream.routes(hub, history, Streams(hub, settings), cast(Any, OpenGate()), settings))
-    with listen(settings) as sock, installed():
+    history = History(cast(Any, None), settings.replay.page, settings.replay.cache, settings.replay.reads)
+    app.include_router(stream.routes(hub, history, Streams(hub, settings.streams), cast(Any, OpenGate()), settings))
+    with listen(settings.listen) as sock, installed():
         config = hypercorn_config(settings, sock, Connections())
         config.keep_alive_max_requests = sys.maxsize
         sock.detach()
