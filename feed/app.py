@@ -1,25 +1,57 @@
-"""The application: the service behind its routes, for the life of a process."""
+"""The application, and the one place where all parts of the service are built and joined, for the life of a process."""
 
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 
+import asyncpg
+import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from feed import __version__
-from feed.errors import FeedError
-from feed.http import health, jobs, metrics, openapi, page, probe, problems, sessions, stream, subscribers
+from feed.access.keys import Keys
+from feed.access.revocations import Revocations
+from feed.access.secret import Secret
+from feed.access.tickets import Tickets
+from feed.access.tokens import Tokens
+from feed.database.access import AccessStore
+from feed.database.canary_writer import CanaryWriter
+from feed.database.census import Census, this_process
+from feed.database.connect import pool
+from feed.database.embedded import embedded
+from feed.database.jobs import JobStore
+from feed.database.log import Log
+from feed.database.log_gauges import LogGaugeReader
+from feed.database.retention import Retention
+from feed.database.sequencer import Sequencer
+from feed.database.tailer import Tailer
+from feed.errors import DatabaseUnavailable, FeedError
+from feed.fanout.canary import Canary
+from feed.fanout.drain import Drain
+from feed.fanout.history import History
+from feed.fanout.hub import Hub
+from feed.fanout.stream_report import Roll
+from feed.fanout.streams import Streams
+from feed.http import health, jobs, openapi, page, probe, problems, sessions, stream, subscribers
+from feed.http import metrics as metrics_route
+from feed.http.gate import Gate
 from feed.http.origin import Origins
 from feed.http.requests import Requests
 from feed.hypercorn_adapter.connection import Connections, remember_connection
 from feed.hypercorn_adapter.shutdown import drained
+from feed.limits.rates import Rates
 from feed.observability.logs import configure
 from feed.observability.metrics import Metrics
-from feed.service import Service, running
+from feed.observability.sampler import Reconnecting, Sampled, Sampler
+from feed.observability.traces import Traces, traces_of
+from feed.service import Service
 from feed.settings.settings import Settings, load_settings
+
+log = structlog.get_logger(__name__)
 
 _COLLECT = 50_000, 20, 20
 """Thresholds of the garbage collector: with Python's own, half of the time in which streams open went into looking at those
@@ -94,13 +126,128 @@ def create_app(settings: Settings, *, drains: bool = False) -> Application:
     return app
 
 
+@asynccontextmanager
+async def running(settings: Settings, metrics: Metrics, clients: Connections) -> AsyncIterator[Service]:
+    """Build the service and run it. It starts without its database too, if that may yet come; raises if it never can."""
+    async with AsyncExitStack() as stack:
+        if settings.database.url is None:
+            settings = settings.changed(
+                database_url=await stack.enter_async_context(embedded(settings.database.data_dir))
+            )
+        traces = traces_of(__version__)
+        stack.push_async_callback(asyncio.to_thread, traces.close)
+        pools = Pools(
+            await stack.enter_async_context(pool(settings.database, settings.database.url or "")),
+            # Revocations and keys have a pool of their own: slow lists, which may take all others, must not hold them up.
+            await stack.enter_async_context(
+                pool(
+                    settings.database.model_copy(update={"pool_size": settings.database.access_pool_size}),
+                    settings.database.url or "",
+                )
+            ),
+        )
+        history = await stack.enter_async_context(History(Log(pools.data), settings.replay))
+        async with asyncio.TaskGroup() as tasks:
+            service = build(settings, metrics, clients, traces, pools, history, tasks)
+            await _begin(service)
+            yield service
+            service.stop()
+        await service.census.leave()
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """Connections to the database: for postings and replays, and for access, presence and metrics."""
+
+    data: "asyncpg.Pool[asyncpg.Record]"
+    access: "asyncpg.Pool[asyncpg.Record]"
+
+
+def build(
+    settings: Settings, metrics: Metrics, clients: Connections, traces: Traces, pools: Pools, history: History,
+    tasks: asyncio.TaskGroup,
+) -> Service:  # fmt: skip
+    """Every part of the service, from the parts that it needs."""
+    dsn = settings.database.url or ""
+    canary = None if settings.canary.interval is None else Canary(metrics.canary_seconds.observe)
+    hub = Hub(settings, canary, traces)
+    streams = Streams(hub, settings.streams)
+
+    access = AccessStore(pools.access)
+    keys = Keys(access, settings.access.key_cache)
+    revocations = Revocations(access, settings.access.poll, settings.jwt.leeway)
+    revocations.tell(keys.hear)
+    revocations.tell(lambda one: streams.end_revoked(one, revocations.concerns))
+    gate = Gate(
+        settings, keys, Tokens(settings.jwt), Tickets(access, settings.access), revocations, Secret(access),
+        Rates(settings.limits), metrics, access.revoke,
+    )  # fmt: skip
+    # A process that serves alone has no number among workers.
+    here = this_process(hub.process, structlog.contextvars.get_contextvars().get("worker"))
+    census = Census(settings, pools.access, Roll(hub, streams), here, access.revoke)
+
+    tailer = Tailer(settings, dsn, hub, metrics, channels={census.channel: census.hear})
+    sequencer = Sequencer(settings, dsn, metrics)
+    retention = Retention(settings, dsn, sequencer)
+    reconnecting: dict[str, Reconnecting] = {"tailer": tailer, "sequencer": sequencer, "retention": retention}
+    sampled = Sampled(hub, streams, history, canary, clients, sequencer.leading, reconnecting)
+    return Service(
+        settings=settings,
+        dsn=dsn,
+        hub=hub,
+        history=history,
+        streams=streams,
+        drain=Drain(streams, settings.drain),
+        store=JobStore(pools.data, traces),
+        access=access,
+        keys=keys,
+        revocations=revocations,
+        gate=gate,
+        census=census,
+        metrics=metrics,
+        sampler=Sampler(metrics, sampled),
+        canary=canary,
+        tailer=tailer,
+        sequencer=sequencer,
+        retention=retention,
+        log_gauges=LogGaugeReader(pools.access, sequencer, metrics),
+        canary_writer=(
+            None
+            if settings.canary.interval is None
+            else CanaryWriter(pools.access, sequencer, settings.canary.interval)
+        ),
+        _tasks=tasks,
+    )
+
+
+async def _begin(service: Service) -> None:
+    """Prepare the database and start the background; without a database, go on trying in the background.
+
+    Raises DatabaseRefused where the database answers and cannot carry a feed.
+    """
+    try:
+        await service.prepare()
+    except DatabaseUnavailable as error:
+        log.warning("starting without the database", error=str(error))
+        service.start("preparation", service.prepare_and_start)
+        return
+    service.start_all()
+    # Give the tailer a moment to meet the head of the log, so that the first client is not told to come back.
+    try:
+        async with asyncio.timeout(service.settings.database.connect_timeout):
+            while not service.hub.ready:
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        log.warning("the log is not followed yet", reason=service.tailer.fault)
+
+
 def _mount(app: FastAPI, service: Service) -> None:
     settings, hub, streams, gate = service.settings, service.hub, service.streams, service.gate
     app.include_router(stream.routes(hub, service.history, streams, gate, settings))
     app.include_router(jobs.routes(service.store, gate, settings))
     app.include_router(sessions.routes(gate, service.access, Origins(settings.requests.cors_origins), settings))
     app.include_router(health.routes(hub, streams, service.tailer, service.canary, gate, settings))
-    app.include_router(metrics.routes(service.metrics, service.sampler, gate))
+    app.include_router(metrics_route.routes(service.metrics, service.sampler, gate))
     app.include_router(subscribers.routes(service.census, gate))
     app.include_router(probe.routes(settings.proxies))
 

@@ -5,13 +5,12 @@ import random
 from datetime import UTC, datetime
 from typing import Any
 
-import structlog
-
 from feed.database.jobs import JobStore
-from feed.errors import DatabaseUnavailable
 from feed.model.posting import PostingIn
+from feed.supervision import Backoff, supervised
 
-log = structlog.get_logger(__name__)
+_LONGEST_WAIT = 5.0
+"""Seconds between attempts while the database is away."""
 
 _ROLES = {
     "Software Engineer": (62, "python postgres"), "Site Reliability Engineer": (68, "kubernetes linux"),
@@ -40,17 +39,19 @@ class Demo:
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._random = random.Random()
+        self._backoff = Backoff(_LONGEST_WAIT)
         self._open: list[dict[str, Any]] = []
         self._series = f"{datetime.now(UTC):%y%m%d%H%M%S}"
         self._count = 0
 
     async def run(self) -> None:
-        """Go on until cancelled; waits out a database that is away."""
+        """Post until cancelled."""
+        await supervised("demo", self._post, self._backoff)
+
+    async def _post(self) -> None:
         while True:
-            try:
-                await self._store.write([PostingIn.model_validate(self._change())])
-            except DatabaseUnavailable:
-                log.info("demo waits for the database")
+            await self._store.write([PostingIn.model_validate(self._change())])
+            self._backoff.reset()
             await asyncio.sleep(self._random.expovariate(1.2))
 
     def _change(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from feed.access.grant import Grant, Scope, scopes_of
 from feed.access.key import parse_key
+from feed.access.revocations import Revocation
 from feed.errors import DatabaseUnavailable, Unauthorized
 from feed.model.query import parse_filter
 
@@ -80,6 +81,11 @@ class Keys:
         key = parse_key(text)
         found = None if key is None else self._known.get(key.id)
         return found is not None and found[1] is not None
+
+    def hear(self, revocation: Revocation) -> None:
+        """Forget the key that a revocation names."""
+        if revocation.kind == "key":
+            self.forget(revocation.subject)
 
     def forget(self, identity: str) -> None:
         """Look again the next time."""

@@ -5,12 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import structlog
-
 from feed.access.grant import Grant
-from feed.errors import DatabaseUnavailable, FeedError, Unauthorized
-
-log = structlog.get_logger(__name__)
+from feed.errors import DatabaseUnavailable, Unauthorized
+from feed.supervision import Backoff, supervised
 
 _OVERLAP = 60.0
 """Seconds that are read again: what commits late is dated before what was seen."""
@@ -47,46 +44,43 @@ class RevocationReader(Protocol):
 
 
 class Revocations:
-    """Asks for news every `poll` seconds and tells `ended`; remembers what a credential alone would not show."""
+    """Asks for news every `poll` seconds and tells its listeners; remembers what a credential alone would not show."""
 
-    def __init__(
-        self, reader: RevocationReader, poll: float, leeway: float, ended: Callable[[Revocation], None]
-    ) -> None:
+    def __init__(self, reader: RevocationReader, poll: float, leeway: float) -> None:
         self._reader = reader
         self._leeway = leeway
         self._poll = poll
-        self._ended = ended
+        self._listeners: list[Callable[[Revocation], None]] = []
         self._seen: dict[int, float] = {}
         self._upto: float | None = None
         self._named: dict[str, dict[str, Revocation]] = {"subject": {}, "token": {}, "session": {}}
-        self._failing = False
+        self._backoff = Backoff(poll)
+
+    def tell(self, listener: Callable[[Revocation], None]) -> None:
+        """Call `listener` with each revocation that is new to this process."""
+        self._listeners.append(listener)
 
     async def run(self) -> None:
-        """Listen for ever."""
+        """Ask for ever."""
+        await supervised("revocations", self._ask, self._backoff)
+
+    async def _ask(self) -> None:
         while True:
-            try:
-                await self.look()
-            except Exception:  # a fault of ours must not end the feed: it is seen, and tried again
-                log.exception("hearing of revocations failed")
+            await self.look()
+            self._backoff.reset()
             await asyncio.sleep(self._poll)
 
     async def look(self) -> None:
-        """Ask once; a database that is away is asked again later, about all that was missed."""
-        try:
-            heard = await self._reader.revocations(None if self._upto is None else self._upto - _OVERLAP)
-        except FeedError as error:
-            if not self._failing:
-                log.warning("revocations cannot be heard", error=str(error))
-            self._failing = True
-            return
-        self._failing = False
+        """Ask once for all that was missed; raises DatabaseUnavailable."""
+        heard = await self._reader.revocations(None if self._upto is None else self._upto - _OVERLAP)
         for one in heard.found:
             if one.id not in self._seen:
                 self._seen[one.id] = one.at
                 if one.kind in self._named:
                     self._named[one.kind][one.subject] = one
                 if self._upto is not None or one.at > heard.at - _OVERLAP:  # no stream is older than this process
-                    self._ended(one)
+                    for listener in self._listeners:
+                        listener(one)
         self._upto = heard.at
         self._seen = {number: at for number, at in self._seen.items() if at > heard.at - 2 * _OVERLAP}
         for names in self._named.values():

@@ -71,7 +71,7 @@ def serve(
 
         def first(service: Service) -> None:
             if demo:
-                service.background(Demo(service.store).run(), name="demo")
+                service.start("demo", Demo(service.store).run)
 
         def started(address: str, service: Service) -> None:
             greet(address)

@@ -19,10 +19,11 @@ import orjson
 import structlog
 
 from feed import __version__
-from feed.database.connect import Backoff, translated
+from feed.database.connect import translated
 from feed.errors import DatabaseRefused, DatabaseUnavailable, NotFound
 from feed.fanout.stream_report import Answer, Entry, Roll, Sort, first
 from feed.settings.settings import Settings
+from feed.supervision import Backoff
 
 log = structlog.get_logger(__name__)
 

@@ -1,7 +1,5 @@
 """Connections: tuned, bounded in time, and with errors that say what to change."""
 
-import asyncio
-import random
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -131,20 +129,3 @@ async def pool(settings: DatabaseSettings, dsn: str) -> AsyncIterator["asyncpg.P
         yield made
     finally:
         made.terminate()
-
-
-class Backoff:
-    """Waits between attempts: doubling from 0.1 s to `longest`, each with full jitter."""
-
-    def __init__(self, longest: float) -> None:
-        self._longest = longest
-        self._next = 0.1
-
-    def reset(self) -> None:
-        """The attempt went well: the next wait is short again."""
-        self._next = 0.1
-
-    async def wait(self) -> None:
-        """Sleep for the next wait."""
-        delay, self._next = self._next, min(self._next * 2, self._longest)
-        await asyncio.sleep(random.uniform(delay / 2, delay))

@@ -1,5 +1,5 @@
-"""The keeper: what the leader does besides sequencing. Expires postings, prunes the log, makes partitions ahead, and
-forgets tickets and revocations that matter no more."""
+"""Retention: expired postings are closed, old events leave the log, partitions are made ahead, and tickets and revocations
+that matter no more are deleted."""
 
 import asyncio
 from typing import Any
@@ -8,10 +8,11 @@ import asyncpg
 import structlog
 
 from feed.database.access import forget_expired
-from feed.database.connect import Backoff, owned, translated
+from feed.database.connect import owned, translated
 from feed.database.sequencer import Sequencer
-from feed.errors import DatabaseRefused, DatabaseUnavailable
+from feed.errors import DatabaseUnavailable
 from feed.settings.settings import Settings
+from feed.supervision import Backoff, supervised
 
 log = structlog.get_logger(__name__)
 
@@ -37,34 +38,32 @@ SELECT c.oid::regclass::text AS name FROM pg_class c
 """
 
 
-class Keeper:
-    """Works in the process whose sequencer leads, on a connection of its own."""
+class Retention:
+    """Keeps the log within its bounds, in the process whose sequencer leads, on a connection of its own."""
 
     def __init__(self, settings: Settings, dsn: str, sequencer: Sequencer) -> None:
         self._settings = settings
         self._dsn = dsn
         self._sequencer = sequencer
+        self._backoff = Backoff(settings.database.reconnect_max)
         self.reconnects = -1  # connections after the first
 
     async def run(self) -> None:
-        """Keep house for ever while leading."""
-        backoff = Backoff(self._settings.database.reconnect_max)
+        """Work for ever, whenever this process leads."""
+        await supervised("retention", self._work_while_leading, self._backoff)
+
+    async def _work_while_leading(self) -> None:
         while True:
             await self._sequencer.leading.wait()
-            try:
-                async with owned(self._settings.database, self._dsn, "keeper", idle_session_timeout="0") as connection:
-                    self.reconnects += 1
-                    with translated():
-                        await self._keep(connection, backoff)
-            except (DatabaseUnavailable, DatabaseRefused) as error:
-                log.info("keeper waits for the database", error=str(error))
-            except asyncpg.LockNotAvailableError:
-                log.info("retention waits for a long reader of the log")
-            except Exception:  # a fault of ours must not end the feed: it is seen, and tried again
-                log.exception("keeper failed")
-            await backoff.wait()
+            async with owned(self._settings.database, self._dsn, "retention", idle_session_timeout="0") as connection:
+                self.reconnects += 1
+                with translated():
+                    try:
+                        await self._keep(connection)
+                    except asyncpg.LockNotAvailableError:
+                        raise DatabaseUnavailable("retention waits for a long reader of the log") from None
 
-    async def _keep(self, connection: Any, backoff: Backoff) -> None:
+    async def _keep(self, connection: Any) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while self._sequencer.leading.is_set():
@@ -77,7 +76,7 @@ class Keeper:
                 await forget_expired(connection)
                 await prune(connection, self._settings)
                 due = loop.time() + self._settings.log.housekeeping
-            backoff.reset()
+            self._backoff.reset()
             await asyncio.sleep(min(self._settings.log.expiry_interval, self._settings.log.housekeeping))
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import asyncpg
 import structlog
 
-from feed.database.connect import Backoff, owned, translated
-from feed.errors import DatabaseRefused, DatabaseUnavailable
+from feed.database.connect import owned, translated
 from feed.observability.metrics import Metrics
 from feed.settings.settings import Settings
+from feed.supervision import Backoff, supervised
 
 log = structlog.get_logger(__name__)
 
@@ -43,34 +43,31 @@ class Sequencer:
         self._dsn = dsn
         self._metrics = metrics
         self._bell = asyncio.Event()
+        self._backoff = Backoff(settings.database.reconnect_max)
         self.leading = asyncio.Event()
         self.reconnects = -1  # connections after the first
         self._move: Any = None  # the prepared statement of a term
 
     async def run(self) -> None:
         """Try to lead, for ever; whatever ends a term, another is tried for."""
-        backoff = Backoff(self._settings.database.reconnect_max)
-        while True:
-            try:
-                # The server ends a session that is silent for the lease (a stopped process, a dead link), and its lock.
-                async with owned(
-                    self._settings.database, self._dsn, "sequencer",
-                    idle_session_timeout=f"{round(self._settings.sequencer.lease * 1000)}",
-                    synchronous_commit="on", default_transaction_isolation="read committed",
-                ) as connection:  # fmt: skip
-                    self.reconnects += 1
-                    with translated():
-                        await self._elected(connection)
-                        backoff.reset()
-                        await self._lead(connection)
-            except (DatabaseUnavailable, DatabaseRefused) as error:
-                if self.leading.is_set():
-                    log.warning("sequencer lost the database", error=str(error))
-            except Exception:  # a fault of ours must not end the feed: it is seen, and tried again
-                log.exception("sequencer failed")
-            finally:
-                self.leading.clear()
-            await backoff.wait()
+        await supervised("sequencer", self._term, self._backoff)
+
+    async def _term(self) -> None:
+        """Wait to be elected, then lead until something ends it."""
+        try:
+            # The server ends a session that is silent for the lease (a stopped process, a dead link), and its lock.
+            async with owned(
+                self._settings.database, self._dsn, "sequencer",
+                idle_session_timeout=f"{round(self._settings.sequencer.lease * 1000)}",
+                synchronous_commit="on", default_transaction_isolation="read committed",
+            ) as connection:  # fmt: skip
+                self.reconnects += 1
+                with translated():
+                    await self._elected(connection)
+                    self._backoff.reset()
+                    await self._lead(connection)
+        finally:
+            self.leading.clear()
 
     async def _elected(self, connection: Any) -> None:
         """Return once this process holds the lock."""

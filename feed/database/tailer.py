@@ -7,12 +7,12 @@ from typing import Any
 
 import structlog
 
-from feed.database.connect import Backoff, owned, translated
+from feed.database.connect import owned, translated
 from feed.database.log import TAIL, tail_of
-from feed.errors import DatabaseRefused, DatabaseUnavailable
 from feed.fanout.hub import Hub
 from feed.observability.metrics import Metrics
 from feed.settings.settings import Settings
+from feed.supervision import Backoff, supervised
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +30,7 @@ class Tailer:
         self._metrics = metrics
         self._channels = channels or {}  # others that this connection listens to, and who is told what is said there
         self._bell = asyncio.Event()
+        self._backoff = Backoff(settings.database.reconnect_max)
         self.connected = False
         self.fault: str | None = "not connected yet"  # why it is not following, in words
         self.seen_at: float | None = None  # loop time of the last good read
@@ -37,23 +38,18 @@ class Tailer:
 
     async def run(self) -> None:
         """Follow for ever; every failure ends the connection, never the hub's subscribers."""
-        backoff = Backoff(self._settings.database.reconnect_max)
-        while True:
-            try:
-                async with owned(self._settings.database, self._dsn, "tailer", idle_session_timeout="0") as connection:
-                    with translated():
-                        await self._follow(connection, backoff)
-            except (DatabaseUnavailable, DatabaseRefused) as error:
-                if self.fault is None or self.fault != str(error):
-                    log.warning("tailer lost the database", error=str(error))
-                self.fault = str(error)
-            except Exception as error:  # a fault of ours must not end the feed: it is seen, and tried again
-                self.fault = f"{type(error).__name__}: {error}"
-                log.exception("tailer failed")
-            self.connected = False
-            await backoff.wait()
+        await supervised("tailer", self._follow_on_a_connection, self._backoff, self.failed)
 
-    async def _follow(self, connection: Any, backoff: Backoff) -> None:
+    def failed(self, reason: str) -> None:
+        """Note in words why the log is not followed."""
+        self.connected, self.fault = False, reason
+
+    async def _follow_on_a_connection(self) -> None:
+        async with owned(self._settings.database, self._dsn, "tailer", idle_session_timeout="0") as connection:
+            with translated():
+                await self._follow(connection)
+
+    async def _follow(self, connection: Any) -> None:
         settings, hub = self._settings, self._hub
         clock = time.monotonic  # the loop's own stands still in a turn, under uvloop
         async with asyncio.timeout(settings.tailer.timeout):
@@ -94,7 +90,7 @@ class Tailer:
                 self.connected, self.fault = True, None
                 self.reconnects += 1
                 log.info("following the log", epoch=hub.epoch, position=position)
-                backoff.reset()
+                self._backoff.reset()
             self.seen_at = asyncio.get_running_loop().time()
             if connection.is_closed():
                 raise ConnectionResetError("the listener's connection was closed")

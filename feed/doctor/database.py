@@ -16,7 +16,7 @@ from feed.settings.settings import Settings
 
 _OLDEST = 14
 _OWN_CONNECTIONS = 4
-"""Of a process besides its pool: sequencer, tailer, keeper, and one to spare for checks."""
+"""Of a process besides its pool: sequencer, tailer, retention, and one to spare for checks."""
 _CLOCK_WARN, _CLOCK_FAIL = 2.0, 60.0  # seconds
 _FUNCTIONS = ("pg_control_system()", "pg_walfile_name(pg_lsn)", "pg_current_wal_insert_lsn()")
 """What tells a restored or promoted database from what it was."""

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 from feed.fanout.encoded import Encoded
 from feed.model.event import Event
+from feed.settings.fanout import ReplaySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +61,17 @@ class Page:
 class History:
     """Pages by number: page n holds the positions from n * page_size (exclusive) on. Use as a context manager."""
 
-    def __init__(self, reader: LogReader, page_size: int, cache_bytes: int, reads: int) -> None:
+    def __init__(self, reader: LogReader, settings: ReplaySettings) -> None:
         self.reader = reader
-        self._page_size = page_size
-        self._cache_bytes = cache_bytes
+        self._page_size = settings.page
+        self._cache_bytes = settings.cache
         self._cached: OrderedDict[int, Page] = OrderedDict()
         self._bytes = 0
         self.hits = 0  # pages that were there, or on their way for somebody else
         self.reads = 0  # pages that were read for the one who asked
         self._course = 0
         self._loading: dict[int, asyncio.Future[Page]] = {}
-        self._reads = asyncio.Semaphore(reads)
+        self._reads = asyncio.Semaphore(settings.reads)
         self._reading: set[asyncio.Task[None]] = set()
         self._tasks = asyncio.TaskGroup()
 

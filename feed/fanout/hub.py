@@ -20,6 +20,7 @@ from feed.model.filter import Filter
 from feed.model.frame import heartbeat
 from feed.observability.traces import NO_TRACES, Traces
 from feed.settings.settings import Settings
+from feed.supervision import Backoff, supervised
 from feed.wire.chunk import Chunk
 from feed.wire.pacer import Turns
 
@@ -162,7 +163,10 @@ class Hub:
                     self.leave(group.filter, member)
 
     async def run_heartbeat(self) -> None:
-        """The one timer of all subscribers."""
+        """Beat for ever: one timer for all subscribers."""
+        await supervised("heartbeat", self._beat_for_ever, Backoff(self.settings.hub.heartbeat))
+
+    async def _beat_for_ever(self) -> None:
         tick = min(1.0, self.settings.hub.heartbeat / 5)
         loop = asyncio.get_running_loop()
         while True:

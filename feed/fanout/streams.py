@@ -9,10 +9,13 @@ from contextlib import contextmanager
 
 import structlog
 
+from feed.access.grant import Grant
+from feed.access.revocations import Revocation
 from feed.fanout.ending import Ended, Farewell
 from feed.fanout.hub import Hub
 from feed.fanout.stream import Stream
 from feed.settings.fanout import StreamSettings
+from feed.supervision import Backoff, supervised
 
 log = structlog.get_logger(__name__)
 
@@ -125,8 +128,21 @@ class Streams:
             stream.end(reason)
         return len(ending)
 
+    def end_revoked(self, revocation: Revocation, concerns: Callable[[Revocation, Grant], bool]) -> None:
+        """End the streams that a revocation concerns; `concerns` says whether it ends a grant."""
+        if revocation.kind == "stream":
+            self.end_where(lambda stream: stream.id == revocation.subject, Farewell.KICKED)
+        else:
+            self.end_where(lambda stream: concerns(revocation, stream.caller.grant), Farewell.REVOKED)
+
     async def watch(self) -> None:
-        """For ever: cut off clients that take nothing, end streams that are old or whose grant is. One timer for all."""
+        """Watch for ever: cut off clients that take no bytes, and end streams that are too old or whose grant has expired.
+
+        It is one timer for all streams.
+        """
+        await supervised("stream watch", self._watch, Backoff(1.0))
+
+    async def _watch(self) -> None:
         settings = self._settings
         patience = settings.send_timeout
         loop = asyncio.get_running_loop()

@@ -128,7 +128,7 @@ class Metrics:
             self.replays.labels(source)
         for result in ("hit", "read"):
             self.history_pages.labels(result)
-        for part in ("tailer", "sequencer", "keeper"):
+        for part in ("tailer", "sequencer", "retention"):
             self.reconnects.labels(part)
         for bound in (*map(str, BEHIND), "+Inf"):
             self.behind.labels(bound)
@@ -147,13 +147,13 @@ class Metrics:
         """One more credential was refused; `reason` is a word, of a fixed set."""
         self._refused.labels(reason).inc()
 
-    def forget_survey(self) -> None:
-        """This process asks the database no more: what was true when it did pages nobody for ever."""
+    def forget_log(self) -> None:
+        """Withdraw the ages of the log, which this process no longer reads: an old value must not page anybody for ever."""
         for gauge in (self._inbox_age, self._log_age, self._queue_usage):
             gauge.set(math.nan)
 
-    def survey(self, found: LogGauges) -> None:
-        """What the database said just now."""
+    def set_log(self, found: LogGauges) -> None:
+        """Set the gauges of the log to what the database said just now."""
         self._log_head.set(found.head)
         self._log_floor.set(found.floor)
         self._log_age.set(found.log_age)

@@ -11,12 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import structlog
 from prometheus_client import Counter
 
 from feed.observability.metrics import BEHIND, Metrics
-
-log = structlog.get_logger(__name__)
+from feed.supervision import Backoff, supervised
 
 EVERY = 1.0
 """Seconds between samples."""
@@ -128,15 +126,17 @@ class Sampler:
     def __init__(self, metrics: Metrics, sampled: Sampled) -> None:
         self._metrics = metrics
         self._sampled = sampled
+        self._backoff = Backoff(EVERY)
         self._moved: Tally[tuple[Counter, str]] = Tally()
 
     async def run(self) -> None:
         """Sample for ever."""
+        await supervised("sampler", self._sample_for_ever, self._backoff)
+
+    async def _sample_for_ever(self) -> None:
         while True:
-            try:
-                await self.sample()
-            except Exception:  # a fault of ours must not end the feed: it is seen
-                log.exception("sampling failed")
+            await self.sample()
+            self._backoff.reset()
             await asyncio.sleep(EVERY)
 
     async def sample(self) -> None:

@@ -10,7 +10,7 @@ from tests.waiting import until
 
 
 class Runs(Protocol):
-    """A sequencer, a tailer or a keeper."""
+    """A sequencer, a tailer or retention."""
 
     async def run(self) -> None:
         """For ever."""

@@ -151,7 +151,7 @@ async def test_the_leader_says_how_the_log_and_the_inbox_stand(dsn: str, databas
     async with run_server(make_settings(dsn, sequencer=False)) as follower:
         await database.execute(INSERT, "waits")
         assert (await Scrape.of(follower.url))("feed_sequencer_leading") == 0
-        await follower.service.survey.ask()
+        await follower.service.log_gauges.read()
         assert (await Scrape.of(follower.url))("feed_inbox_age_seconds") > 0
 
 
@@ -178,9 +178,9 @@ async def test_a_lost_database_is_counted_when_it_is_found_again(
     assert (await Scrape.of(server.url)).total("feed_database_reconnects_total") == 0
     await database.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
-        "AND application_name IN ('feed tailer', 'feed sequencer', 'feed keeper')"
+        "AND application_name IN ('feed tailer', 'feed sequencer', 'feed retention')"
     )
-    for part in ("tailer", "sequencer", "keeper"):
+    for part in ("tailer", "sequencer", "retention"):
         await scraped(server.url, "feed_database_reconnects_total", 1, part=part)
 
 

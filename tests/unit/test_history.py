@@ -10,6 +10,7 @@ import pytest
 from feed.errors import DatabaseUnavailable
 from feed.fanout.history import History, LogState, Page, Pruned
 from feed.model.event import Event
+from feed.settings.fanout import ReplaySettings
 from tests.unit.events import EPOCH, event, positions
 
 LARGE = 10**9
@@ -54,7 +55,7 @@ class FakeLog:
 
 @asynccontextmanager
 async def history(log: FakeLog, *, cache: int = LARGE, reads: int = 4) -> AsyncIterator[History]:
-    async with asyncio.timeout(10), History(log, 10, cache, reads) as made:
+    async with asyncio.timeout(10), History(log, ReplaySettings(page=10, cache=cache, reads=reads)) as made:
         yield made
         log.gate.set()
 

@@ -48,7 +48,7 @@ def test_series_with_known_labels_begin_at_zero() -> None:
     assert value(metrics, "feed_streams", protocol="HTTP/2") == 0
     assert value(metrics, "feed_deliveries_total", way="push") == 0
     assert value(metrics, "feed_subscribers_behind", le="+Inf") == 0
-    assert value(metrics, "feed_database_reconnects_total", part="keeper") == 0
+    assert value(metrics, "feed_database_reconnects_total", part="retention") == 0
 
 
 def test_what_others_report_is_counted_by_name() -> None:
@@ -65,9 +65,9 @@ def test_what_others_report_is_counted_by_name() -> None:
     assert value(other, "feed_limited_total", limit="stream") is None
 
 
-def test_a_survey_sets_what_the_database_said() -> None:
+def test_the_log_gauges_are_what_the_database_said() -> None:
     metrics = Metrics("1")
-    metrics.survey(LogGauges(head=9, floor=4, log_age=60.5, inbox_age=0.25, queue_usage=0.125))
+    metrics.set_log(LogGauges(head=9, floor=4, log_age=60.5, inbox_age=0.25, queue_usage=0.125))
     names = ("feed_log_head", "feed_log_floor", "feed_log_age_seconds", "feed_inbox_age_seconds")
     assert [value(metrics, name) for name in names] == [9, 4, 60.5, 0.25]
     assert value(metrics, "feed_notification_queue_usage") == 0.125

@@ -65,7 +65,7 @@ async def main(port: int) -> None:
         return Response(status_code=204)
 
     app.add_route("/publish", publish, methods=["POST"])
-    history = History(cast(Any, None), settings.replay.page, settings.replay.cache, settings.replay.reads)
+    history = History(cast(Any, None), settings.replay)
     app.include_router(stream.routes(hub, history, Streams(hub, settings.streams), cast(Any, OpenGate()), settings))
     with listen(settings.listen) as sock, installed():
         config = hypercorn_config(settings, sock, Connections())

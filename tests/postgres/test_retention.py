@@ -1,4 +1,4 @@
-"""The keeper: retention, partitions and expiry."""
+"""Retention of the log, partitions and expiry."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from feed.database.access import forget_expired
-from feed.database.retention import Keeper, expire, prune
+from feed.database.retention import Retention, expire, prune
 from feed.database.sequencer import Sequencer
 from feed.settings.settings import Settings
 from tests.conftest import Connect, make_settings
@@ -154,7 +154,7 @@ async def test_partitions_are_made_ahead_while_the_feed_runs(filled: Connection,
         return bool(head == goal and held[0] > goal - 5 - 10 and held[-1] > head + 10)
 
     goal = 42
-    async with running(sequencer, Keeper(settings, dsn, sequencer)):
+    async with running(sequencer, Retention(settings, dsn, sequencer)):
         for _ in range(3):
             await filled.execute(MANY, 25)
             goal += 25
@@ -199,9 +199,9 @@ async def test_a_posting_that_somebody_writes_is_left_to_the_next_round(database
 async def test_the_leader_expires_and_a_follower_does_not(database: Connection, dsn: str) -> None:
     settings = make_settings(dsn, expiry_interval=0.05)
     leader, follower = Sequencer(settings, dsn), Sequencer(settings, dsn)
-    async with running(leader, Keeper(settings, dsn, leader)):
+    async with running(leader, Retention(settings, dsn, leader)):
         await leader.leading.wait()
-        async with running(follower, Keeper(settings, dsn, follower)):
+        async with running(follower, Retention(settings, dsn, follower)):
             await add(database, "a")
             await database.execute("UPDATE job SET valid_through = now() - interval '1 second'")
 
@@ -210,7 +210,7 @@ async def test_the_leader_expires_and_a_follower_does_not(database: Connection, 
 
             await until(closed)
             assert not follower.leading.is_set()
-            assert len(await backends(database, "feed keeper")) == 1
+            assert len(await backends(database, "feed retention")) == 1
     assert [(event.kind, event.reason) for event in await logged(database)] == [
         ("posted", None), ("updated", None), ("closed", "expired"),
     ]  # fmt: skip
