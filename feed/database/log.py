@@ -54,17 +54,20 @@ _READ: dict[str, Callable[[str], Any]] = {
 
 
 def events_of(rows: Iterable[Any]) -> list[Event]:
-    """Decode rows of READ. A row written by an older version may lack the newest fields: they read as None."""
-    return [
-        Event(
-            position=position,
-            kind=Kind(kind),
-            job=_named(FIELDS, job),
-            was=None if was is None else _named(FILTERED, was),
-            reason=reason,
-        )
-        for position, kind, reason, job, was in rows
-    ]
+    """Decode rows of READ. A row written by an older version may lack the newest fields: they read as None.
+
+    A row whose kind this version does not know becomes an event of `Kind.UNKNOWN` without a posting, whatever it holds.
+    """
+    return [_event_of(*row) for row in rows]
+
+
+def _event_of(
+    position: int, kind: str, reason: str | None, job: list[str | None], was: list[str | None] | None
+) -> Event:
+    known = Kind(kind)
+    if known is Kind.UNKNOWN:
+        return Event(position, known, dict.fromkeys(FIELDS))
+    return Event(position, known, _named(FIELDS, job), None if was is None else _named(FILTERED, was), reason)
 
 
 def tail_of(rows: Sequence[Any], now: float) -> list[Event]:

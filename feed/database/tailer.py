@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -10,6 +10,7 @@ import structlog
 from feed.database.connect import owned, translated
 from feed.database.log import TAIL, tail_of
 from feed.fanout.hub import Hub
+from feed.model.event import Event, Kind
 from feed.observability.metrics import Metrics
 from feed.settings.settings import Settings
 from feed.supervision import Backoff, supervised
@@ -35,6 +36,7 @@ class Tailer:
         self.fault: str | None = "not connected yet"  # why it is not following, in words
         self.seen_at: float | None = None  # loop time of the last good read
         self.reconnects = -1  # times that it followed anew, from the second on
+        self._unknown_kind_logged = False
 
     async def run(self) -> None:
         """Follow for ever; every failure ends the connection, never the hub's subscribers."""
@@ -76,6 +78,7 @@ class Tailer:
                     hub.begin(epoch, head)
                 else:
                     events = tail_of(rows, read_at)
+                    self._look_for_unknown_kinds(rows, events)
                     for begin in range(0, len(events), settings.tailer.publish_events):
                         began = clock()
                         hub.publish(events[begin : begin + settings.tailer.publish_events])
@@ -99,6 +102,19 @@ class Tailer:
                     await self._bell.wait()
             except TimeoutError:
                 pass
+
+    def _look_for_unknown_kinds(self, rows: Sequence[Any], events: Sequence[Event]) -> None:
+        """Log the first event whose kind only a newer version of feed knows; later ones pass in silence."""
+        if self._unknown_kind_logged:
+            return
+        for row, event in zip(rows, events, strict=True):
+            if event.kind is Kind.UNKNOWN:
+                self._unknown_kind_logged = True
+                log.warning(
+                    "the log holds events of a kind that this version does not know: no subscriber is sent them",
+                    kind=row["kind"], position=event.position,
+                )  # fmt: skip
+                return
 
     def _time(self, first: Any, read_at: float, began: float, ended: float) -> None:
         """What a batch took, in monotonic time; `first` is the row of a page that its first batch began with.

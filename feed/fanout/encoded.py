@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from feed.model.event import Event, Kind
+from feed.model.event import UNSENT, Event, Kind
 from feed.model.filter import Filter, Terms
 from feed.model.frame import event_frame
 
@@ -16,7 +16,7 @@ class Encoded:
         self.epoch = epoch
         self.event = event
         self.position = event.position
-        self.frame = b"" if event.kind is Kind.CANARY else event_frame(epoch, event, event.kind)
+        self.frame = b"" if event.kind in UNSENT else event_frame(epoch, event, event.kind)
         self._now = Terms(event.job)
         self._before = self._now if event.was is None else Terms(event.was)
         self._left: bytes | None = None

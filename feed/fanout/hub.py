@@ -6,12 +6,14 @@ import random
 import secrets
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import structlog
 
 from feed.fanout.canary import Canary
 from feed.fanout.encoded import Encoded
-from feed.fanout.group import Groups
+from feed.fanout.group import Group, Groups
 from feed.fanout.replay_blocks import Joined
 from feed.fanout.ring import Ring
 from feed.fanout.subscriber import PIECE, Queued, Subscriber
@@ -23,6 +25,8 @@ from feed.settings.settings import Settings
 from feed.supervision import Backoff, supervised
 from feed.wire.chunk import Chunk
 from feed.wire.pacer import Turns
+
+log = structlog.get_logger(__name__)
 
 _WAVE = 8
 """Subscribers woken in one turn of the event loop."""
@@ -95,8 +99,12 @@ class Hub:
         if self.ready:  # what fills the ring of a hub that starts is no news
             self.counters.published += len(batch)
         now = asyncio.get_running_loop().time()
-        for group, concerned in self.groups.candidates(batch).items():
-            frames, reached = group.select(concerned)
+        for group, concerned in self._candidates(batch).items():
+            try:
+                frames, reached = group.select(concerned)
+            except Exception as error:
+                self._fail(group, error)
+                continue
             if not frames:
                 continue
             chunks = list(_chunks(frames, reached, self.head))
@@ -116,9 +124,24 @@ class Hub:
                     self._charge(member, chunks, reached)
                 self.leave(group.filter, member)
             group.account.add(len(frames), size)  # after they have left: it is nothing of theirs
+        self._wake_waiting()
         if self._canary is not None:
             self._show(batch)
-        self._wake_waiting()
+
+    def _candidates(self, batch: Sequence[Encoded]) -> Mapping[Group, Sequence[Encoded]]:
+        """The groups that may want events of the batch, with these events; all of them where the index fails."""
+        try:
+            return self.groups.candidates(batch)
+        except Exception:
+            log.exception("events could not be indexed", first=batch[0].position, last=batch[-1].position)
+            return dict.fromkeys(self.groups, batch)
+
+    def _fail(self, group: Group, error: Exception) -> None:
+        """End the streams of a group whose filter could not be asked about a batch."""
+        log.error("a filter failed", filter=group.filter, subscribers=len(group.members), exc_info=error)
+        for member in list(group.members):
+            member.failed = True
+            self.leave(group.filter, member)
 
     def _charge(self, member: Subscriber, chunks: Sequence[tuple[Chunk, int]], reached: Sequence[int]) -> None:
         """Count what a member took of a batch before it refused the rest."""

@@ -192,6 +192,9 @@ class Stream:
                         else:
                             self._wake.clear()
                             await self._wake.wait()
+                    if self._member.failed:
+                        self.cut(Ended.ERROR)
+                        self.gone()
                     if self._farewell is None and self._course == hub.course and self.position == hub.head:
                         # A heartbeat is what was not taken: it goes the slow way, which is watched for stalls.
                         yield self._pull(Chunk(frame.heartbeat(hub.epoch, self.position)))

@@ -5,7 +5,11 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 
+import structlog
+
 from feed.wire.chunk import Chunk
+
+log = structlog.get_logger(__name__)
 
 PIECE = 64 * 1024
 """Bytes handed over at once: who waits for a client to take them gives up on one that stops, not on one that is slow."""
@@ -33,13 +37,14 @@ class Subscriber(ABC):
     takes the difference along when it leaves.
     """
 
-    __slots__ = ("_of_group", "_own", "live", "position", "told_at", "wake")
+    __slots__ = ("_of_group", "_own", "failed", "live", "position", "told_at", "wake")
 
     def __init__(self, wake: asyncio.Event) -> None:
         self._own = Account()
         self._of_group: Account | None = None
         self.position = 0  # everything up to here has been given
         self.live = False
+        self.failed = False  # something of ours raised while it was handed an event: its stream cannot go on
         self.told_at = 0.0  # loop time of the last chunk
         self.wake = wake
 
@@ -88,7 +93,12 @@ class Pushed(Subscriber):
 
     def offer(self, chunk: Chunk, upto: int, now: float) -> bool:
         """Write it."""
-        if chunk.size > PIECE or not self._write(chunk):
+        try:
+            if chunk.size > PIECE or not self._write(chunk):
+                return False
+        except Exception:
+            log.exception("a subscriber failed", position=self.position)
+            self.failed = True
             return False
         self.position = upto
         self.told_at = now

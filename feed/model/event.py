@@ -13,6 +13,16 @@ class Kind(StrEnum):
     CLOSED = "closed"
     CANARY = "canary"
     """Nothing happened: it takes the whole way, tells how long that takes, and no subscriber is sent it."""
+    UNKNOWN = "unknown"
+    """A kind that a newer version of feed wrote to the log: it takes its position, and no subscriber is sent it."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Kind":
+        return cls.UNKNOWN
+
+
+UNSENT = frozenset((Kind.CANARY, Kind.UNKNOWN))
+"""Kinds of events that no subscriber is sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
+import structlog
 
 from feed.database.connect import LOST
+from feed.database.log import Log
 from feed.database.migrate import migrate
 from feed.database.sequencer import Sequencer
 from feed.database.tailer import Tailer
@@ -447,3 +449,23 @@ async def test_a_tailer_and_a_sequencer_that_start_while_the_database_is_down_be
             await add(connection, "after")
         await until(lambda: hub.head == 2)
     assert hub.positions == [1, 2]
+
+
+async def test_a_kind_that_is_newer_than_this_process_takes_its_position_and_stops_nothing(
+    database: Connection, dsn: str
+) -> None:
+    settings = make_settings(dsn, **FAR)
+    hub = Heard(settings)
+    with structlog.testing.capture_logs() as logged:
+        async with running(Tailer(settings, dsn, hub)):
+            await until(lambda: hub.ready)
+            await add(database, "before")
+            for _ in range(2):
+                await database.execute("INSERT INTO inbox (kind, job) VALUES ('merged', '{12,into,34}')")
+            await post(database, "after")
+            await until(lambda: hub.head == 4)
+    assert [event.kind for event in hub.events] == ["posted", "unknown", "unknown", "posted"]
+    unknown = [entry for entry in logged if entry.get("kind") == "merged"]
+    assert [entry["position"] for entry in unknown] == [2]
+    assert hub.counters.published == 4
+    assert [event.kind for event in await Log(cast(Any, database)).read(0, 4)] == [one.kind for one in hub.events]

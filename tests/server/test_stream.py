@@ -9,6 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
+from feed.model.filter import Filter, Terms
 from feed.settings.settings import Settings
 from tests.conftest import Connect, Running, make_settings, run_server
 from tests.reader import Reader, reading
@@ -404,3 +405,30 @@ async def test_a_service_without_a_sequencer_lives_on_that_of_another(
         await writer.execute(INSERT, "early")
         async with run_server(settings):
             assert [frame.data["title"] for frame in await reader.jobs(1)] == ["early"]
+
+
+@pytest.mark.parametrize("http2", [False, True])
+async def test_a_fault_in_one_filter_ends_its_streams_as_errors_and_no_other(
+    server: Running, database: "asyncpg.Connection[Any]", monkeypatch: pytest.MonkeyPatch, http2: bool
+) -> None:
+    matches = Filter.matches
+
+    def faulty(self: Filter, posting: Terms) -> bool:
+        if self.q:
+            raise RuntimeError("a fault in the filter")
+        return matches(self, posting)
+
+    monkeypatch.setattr(Filter, "matches", faulty)
+    streams = server.service.streams
+    async with reading(server.url, "?q=job", http2=http2) as looking, reading(server.url, http2=http2) as wide:
+        await looking.until("synced")
+        await wide.until("synced")
+        await fill(server, database, 2)
+        assert len(await wide.jobs(2)) == 2
+        await until(lambda: streams.ended["error"] == 1)
+        with pytest.raises(httpx.HTTPError):
+            await looking.jobs(1)
+        await fill(server, database, 1)
+        assert len(await wide.jobs(1)) == 1
+    await until(lambda: not len(streams))
+    assert streams.ended == {"error": 1, "client": 1}

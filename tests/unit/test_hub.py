@@ -3,9 +3,11 @@
 import asyncio
 
 import pytest
+import structlog
 
 from feed.fanout.hub import Hub
 from feed.fanout.subscriber import PIECE, Pushed, Queued
+from feed.model.event import Kind
 from feed.model.filter import EVERYTHING, Filter
 from feed.settings.settings import Settings, load_settings
 from feed.wire.chunk import Chunk
@@ -292,3 +294,72 @@ async def test_what_fills_the_ring_of_a_hub_that_starts_is_not_counted_as_news(s
     hub.ready = True
     hub.publish([event(3)])
     assert hub.counters.published == 1
+
+
+class Broken:
+    """A wire that raises on every write."""
+
+    def __init__(self) -> None:
+        self.writes = 0
+
+    def write(self, chunk: Chunk) -> bool:
+        self.writes += 1
+        raise RuntimeError("a fault in the wire")
+
+
+async def test_a_subscriber_that_raises_ends_alone_and_everybody_else_gets_the_batch(hub: Hub) -> None:
+    (one, first), (other, second) = pushed(hub), pushed(hub)
+    wire = Broken()
+    broken = Pushed(asyncio.Event(), wire.write)
+    hub.join(EVERYTHING, broken, 0)
+    narrow = joined(hub, Filter(company=("acme",)))
+    with structlog.testing.capture_logs() as logged:
+        hub.publish([event(1)])
+        hub.publish([event(2)])
+    assert hub.head == one.position == other.position == narrow.position == 2
+    assert len(first.taken) == len(second.taken) == 2
+    assert narrow.take().count(b"\n\n") == 2
+    assert broken.failed and not broken.live and broken.wake.is_set() and wire.writes == 1
+    assert [entry["event"] for entry in logged] == ["a subscriber failed"]
+    assert (broken.events, hub.counters.deliveries) == (0, 6)
+
+
+async def test_a_heartbeat_that_raises_ends_its_subscriber_alone(hub: Hub) -> None:
+    broken = Pushed(asyncio.Event(), Broken().write)
+    hub.join(EVERYTHING, broken, 0)
+    _, pipe = pushed(hub)
+    with structlog.testing.capture_logs() as logged:
+        hub.beat(asyncio.get_running_loop().time() + 11)
+    assert broken.failed and not broken.live
+    assert len(pipe.taken) == 1
+    assert [entry["event"] for entry in logged] == ["a subscriber failed"]
+
+
+async def test_a_filter_that_raises_ends_its_group_alone_and_every_other_group_gets_the_batch(hub: Hub) -> None:
+    looking = [joined(hub, Filter(q=(" baker",))) for _ in range(2)]
+    wide, (narrow, pipe) = joined(hub), pushed(hub)
+    with structlog.testing.capture_logs() as logged:
+        hub.publish([event(1, title=None), event(2)])  # no version of feed writes a posting without a title
+        hub.publish([event(3)])
+    assert hub.head == wide.position == narrow.position == 3
+    assert wide.take().count(b"\n\n") == 3 and len(pipe.taken) == 2
+    assert all(member.failed and not member.live and member.wake.is_set() for member in looking)
+    assert [entry["event"] for entry in logged] == ["a filter failed"]
+
+
+async def test_an_event_that_cannot_be_indexed_reaches_those_whose_filters_do_not_mind(hub: Hub) -> None:
+    remote, tagged, wide = joined(hub, Filter(company=("acme",))), joined(hub, Filter(tag=("go",))), joined(hub)
+    with structlog.testing.capture_logs() as logged:
+        hub.publish([event(1, tags=5)])
+    assert hub.head == wide.position == 1
+    assert wide.take().count(b"\n\n") == 1
+    assert remote.failed and tagged.failed
+    assert [entry["event"] for entry in logged] == ["events could not be indexed", "a filter failed", "a filter failed"]
+
+
+async def test_an_event_of_an_unknown_kind_takes_its_position_and_is_sent_to_nobody(hub: Hub) -> None:
+    wide, narrow = joined(hub), joined(hub, Filter(company=("acme",)))
+    hub.publish([event(1), event(2, Kind("merged")), event(3)])
+    assert hub.head == wide.position == 3
+    assert wide.take().count(b"\n\n") == narrow.take().count(b"\n\n") == 2
+    assert [one.event.kind for one in hub.ring.after(1, 1)] == [Kind.UNKNOWN]
