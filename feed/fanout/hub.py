@@ -5,7 +5,6 @@ import itertools
 import random
 import secrets
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,20 +15,17 @@ from feed.fanout.encoded import Encoded
 from feed.fanout.group import Group, Groups
 from feed.fanout.replay_blocks import Joined
 from feed.fanout.ring import Ring
-from feed.fanout.subscriber import PIECE, Queued, Subscriber
+from feed.fanout.subscriber import Subscriber
 from feed.model.event import Event, Kind
 from feed.model.filter import Filter
 from feed.model.frame import heartbeat
 from feed.observability.traces import NO_TRACES, Traces
 from feed.settings.settings import Settings
 from feed.supervision import Backoff, supervised
-from feed.wire.chunk import Chunk
+from feed.wire.chunk import PIECE, Chunk
 from feed.wire.pacer import Turns
 
 log = structlog.get_logger(__name__)
-
-_WAVE = 8
-"""Subscribers woken in one turn of the event loop."""
 
 
 @dataclass(slots=True)
@@ -66,7 +62,6 @@ class Hub:
         self.behind = 0  # events that the source knows of and has not published yet
         self.replays = Turns()
         self._waiting: set[asyncio.Event] = set()
-        self._asleep: deque[Queued] = deque()  # who has been given something and not been woken yet
 
     def next_id(self) -> str:
         """A stream's id, its own among all processes on all machines; it begins with the process's."""
@@ -214,21 +209,6 @@ class Hub:
             else (settings.hub.retry_min, settings.hub.retry_max)
         )
         return max(1, round(random.uniform(low, max(low, high)) * 1000))
-
-    def rouse(self, member: Queued) -> None:
-        """Wake it in its wave: the first bytes leave while the last streams have yet to run."""
-        member.queued = True
-        self._asleep.append(member)
-        if len(self._asleep) == 1:
-            asyncio.get_running_loop().call_soon(self._next_wave)
-
-    def _next_wave(self) -> None:
-        for _ in range(min(_WAVE, len(self._asleep))):
-            member = self._asleep.popleft()
-            member.queued = False
-            member.wake.set()
-        if self._asleep:
-            asyncio.get_running_loop().call_soon(self._next_wave)
 
     def _wake_waiting(self) -> None:
         for wake in self._waiting:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from feed.access.caller import Caller
@@ -13,19 +13,15 @@ from feed.fanout.history import History, Page, Pruned
 from feed.fanout.hub import Hub
 from feed.fanout.replay_blocks import BLOCK, Stretch
 from feed.fanout.start_position import Lost, place_of
-from feed.fanout.subscriber import PIECE, Pushed, Queued, Subscriber
+from feed.fanout.subscriber import Subscriber
 from feed.model import frame
 from feed.model.filter import Filter
 from feed.model.query import Start
-from feed.wire.chunk import Chunk
-from feed.wire.wire import Wire
+from feed.wire.chunk import PIECE, Chunk
+from feed.wire.wire import Disconnected, Wire
 
 _SMALL = 8 * 1024
 """Bytes: a block of replay below this is sent together with the next one."""
-
-
-Piece = bytes
-"""Some of a stream's body; in `Stream` itself `bytes` is a number."""
 
 
 @dataclass(slots=True)
@@ -42,13 +38,13 @@ class Replay:
 class Stream:
     """One subscriber's connection. `chunks()` is its body; `end()` and `cut()` are for whoever must stop it.
 
-    With a wire the hub pushes live frames into it, and what `chunks()` yields is what must be pulled: the opening, replay,
-    the goodbye, and all that the wire did not take. The switch is here alone: live is pushed, not live is pulled.
+    The hub pushes live frames into the wire, and what `chunks()` yields is what must be pulled: the opening, replay, the
+    goodbye, and all that the wire did not take. The switch is here alone: live is pushed, not live is pulled.
     """
 
     def __init__(
-        self, hub: Hub, history: History, wanted: Filter, start: Start, snapshot: str, cut: Callable[[], None],
-        wire: Wire | None = None, caller: Caller | None = None, filters: str = "",
+        self, hub: Hub, history: History, wanted: Filter, start: Start, snapshot: str, wire: Wire,
+        caller: Caller | None = None, filters: str = "",
     ) -> None:  # fmt: skip
         self.id = hub.next_id()
         self.caller = caller or Caller()
@@ -60,13 +56,9 @@ class Stream:
         self._filter = wanted
         self._start = start
         self._snapshot = snapshot
-        self._wire = wire
+        self.wire = wire
         self._wake = asyncio.Event()
-        self._member: Subscriber = (
-            Queued(self._wake, hub.settings.streams.subscriber_buffer, hub.rouse)
-            if wire is None
-            else Pushed(self._wake, wire.write)
-        )
+        self._member = Subscriber(self._wake, wire.write)
         self._course = hub.course
         self._farewell: Farewell | None = None
         self._said: Farewell | None = None
@@ -75,7 +67,6 @@ class Stream:
         self._replayed = 0
         self._pulled = 0  # bytes that the stream found for itself; what the hub gave is the member's account
         self._silent = 0.0  # seconds waited since the last heartbeat
-        self._drop = cut
         self.position = hub.head
         self.sending_since: float | None = None  # loop time; None while nothing waits for the client
 
@@ -107,7 +98,7 @@ class Stream:
     @property
     def pushed(self) -> bool:
         """Whether what comes goes straight to its socket; else it is fetched, at its own pace."""
-        return self._wire is not None and self._member.live
+        return self.wire.direct and self._member.live
 
     @property
     def lag(self) -> int:
@@ -127,7 +118,7 @@ class Stream:
     @property
     def ended(self) -> Farewell | Ended:
         """Why it ended, once it has."""
-        if self._cut is None and self._wire is not None and self._wire.stalled:
+        if self._cut is None and self.wire.stalled:
             return Ended.STALLED
         return self._cut or self._said or Ended.CLIENT
 
@@ -135,7 +126,7 @@ class Stream:
         """Drop the connection under the stream at once."""
         if self._cut is None:
             self._cut = reason
-        self._drop()
+        self.wire.cut()
 
     def end(self, reason: Farewell) -> None:
         """Say goodbye as soon as what was given has been sent."""
@@ -147,11 +138,6 @@ class Stream:
         """The client is no longer there."""
         self._farewell = Farewell.GONE
         self._wake.set()
-
-    async def frames(self) -> AsyncIterator[Piece]:
-        """The bytes of the stream, in pieces; ends after a goodbye."""
-        async for chunk in self.chunks():
-            yield chunk.body
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """The body of the stream, in pieces of at most PIECE bytes; ends after a goodbye."""
@@ -181,20 +167,15 @@ class Stream:
                         yield self._pull(Chunk(frame.synced(self.position, self._replayed)))
                     if not self._join():
                         continue
-                    # Send what the hub gives, until we fall behind, the log takes another course, or it is time to go.
-                    while True:
-                        if given := self._member.take():
-                            yield Chunk(given)
-                        elif self._farewell is not None or not self._member.live:
-                            hub.leave(self._filter, self._member)  # what is pulled must not meet what is pushed
-                            self.position = self._member.position
-                            break
-                        else:
-                            self._wake.clear()
-                            await self._wake.wait()
+                    # The hub writes to the wire, until we fall behind, the log takes another course, or it is time to go.
+                    while self._farewell is None and self._member.live:
+                        self._wake.clear()
+                        await self._wake.wait()
+                    hub.leave(self._filter, self._member)  # what is pulled must not meet what is pushed
+                    self.position = self._member.position
                     if self._member.failed:
                         self.cut(Ended.ERROR)
-                        self.gone()
+                        raise Disconnected
                     if self._farewell is None and self._course == hub.course and self.position == hub.head:
                         # A heartbeat is what was not taken: it goes the slow way, which is watched for stalls.
                         yield self._pull(Chunk(frame.heartbeat(hub.epoch, self.position)))

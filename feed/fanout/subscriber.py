@@ -1,18 +1,13 @@
 """A subscriber: one stream's place in the live set, and how it takes what the hub hands it."""
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
 
 import structlog
 
-from feed.wire.chunk import Chunk
+from feed.wire.chunk import PIECE, Chunk
 
 log = structlog.get_logger(__name__)
-
-PIECE = 64 * 1024
-"""Bytes handed over at once: who waits for a client to take them gives up on one that stops, not on one that is slow."""
 
 
 class Account:
@@ -30,16 +25,17 @@ class Account:
         self.bytes += size
 
 
-class Subscriber(ABC):
+class Subscriber:
     """Lives in a group while it is at the head. One that does not keep up leaves, with its position, and pulls.
 
     What its group is handed is added up once for all members: each notes where the group's account stands when it joins, and
     takes the difference along when it leaves.
     """
 
-    __slots__ = ("_of_group", "_own", "failed", "live", "position", "told_at", "wake")
+    __slots__ = ("_of_group", "_own", "_write", "failed", "live", "position", "told_at", "wake")
 
-    def __init__(self, wake: asyncio.Event) -> None:
+    def __init__(self, wake: asyncio.Event, write: Callable[[Chunk], bool]) -> None:
+        self._write = write
         self._own = Account()
         self._of_group: Account | None = None
         self.position = 0  # everything up to here has been given
@@ -73,26 +69,11 @@ class Subscriber(ABC):
         """It was handed something that its group was not."""
         self._own.add(events, size)
 
-    @abstractmethod
     def offer(self, chunk: Chunk, upto: int, now: float) -> bool:
-        """Take a chunk that ends at position `upto`; False where it cannot be taken now: the caller drops the member."""
+        """Write a chunk that ends at position `upto`, at loop time `now`; returns False where it is not taken.
 
-    @abstractmethod
-    def take(self) -> bytes:
-        """What was given and is not on its way yet, as one piece of at most PIECE bytes; empty where there is nothing."""
-
-
-class Pushed(Subscriber):
-    """What it is given is on its way at once, by the wire."""
-
-    __slots__ = ("_write",)
-
-    def __init__(self, wake: asyncio.Event, write: Callable[[Chunk], bool]) -> None:
-        super().__init__(wake)
-        self._write = write
-
-    def offer(self, chunk: Chunk, upto: int, now: float) -> bool:
-        """Write it."""
+        The caller then drops the subscriber. Whatever the wire raises is logged, and `failed` says so.
+        """
         try:
             if chunk.size > PIECE or not self._write(chunk):
                 return False
@@ -103,55 +84,3 @@ class Pushed(Subscriber):
         self.position = upto
         self.told_at = now
         return True
-
-    def take(self) -> bytes:
-        """Nothing is left."""
-        return b""
-
-
-class Queued(Subscriber):
-    """What it is given waits for the stream's task to fetch it, bounded by `limit` bytes."""
-
-    __slots__ = ("_chunks", "_limit", "_offset", "_rouse", "_size", "queued")
-
-    def __init__(self, wake: asyncio.Event, limit: int, rouse: Callable[["Queued"], None]) -> None:
-        super().__init__(wake)
-        self._chunks: deque[bytes] = deque()
-        self._size = 0
-        self._limit = limit
-        self._offset = 0  # of the first chunk, what has been taken
-        self._rouse = rouse  # wakes it, in its turn
-        self.queued = False  # for that turn
-
-    def offer(self, chunk: Chunk, upto: int, now: float) -> bool:
-        """Put it into the queue; one chunk over the bound is taken where nothing else is there."""
-        if self._size and self._size + chunk.size > self._limit:
-            return False
-        self._chunks.append(chunk.body)
-        self._size += chunk.size
-        self.position = upto
-        self.told_at = now
-        if not self.queued:
-            self._rouse(self)
-        return True
-
-    def take(self, most: int = PIECE) -> bytes:
-        """What was given so far; a larger chunk in slices, so that it stays the one object that the group shares."""
-        chunks = self._chunks
-        if not chunks:
-            return b""
-        if self._offset or len(chunks[0]) > most:
-            piece = chunks[0][self._offset : self._offset + most]
-            self._offset += len(piece)
-            if self._offset == len(chunks[0]):
-                chunks.popleft()
-                self._offset = 0
-        else:
-            taken = [chunks.popleft()]
-            size = len(taken[0])
-            while chunks and size + len(chunks[0]) <= most:
-                size += len(chunks[0])
-                taken.append(chunks.popleft())
-            piece = taken[0] if len(taken) == 1 else b"".join(taken)
-        self._size -= len(piece)
-        return piece

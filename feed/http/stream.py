@@ -20,10 +20,12 @@ from feed.fanout.streams import Streams
 from feed.http.gate import Gate
 from feed.http.problems import documented
 from feed.hypercorn_adapter.connection import Connection, connection_of
+from feed.hypercorn_adapter.server_wire import ServerWire
 from feed.model.posting import Posting
 from feed.model.query import Start, StreamQuery
 from feed.settings.settings import Settings
-from feed.wire.wire import Disconnected, Wire
+from feed.wire.queue_wire import QueueWire, Waves
+from feed.wire.wire import Disconnected
 
 
 class StreamResponse(EventSourceResponse):
@@ -32,7 +34,8 @@ class StreamResponse(EventSourceResponse):
     def __init__(self, stream: Stream, streams: Streams, connection: Connection, send_timeout: float) -> None:
         # Where we can cut the connection one watch looks over all streams; a time-out for each send costs more.
         timeout = None if connection.reachable else send_timeout
-        super().__init__(stream.frames(), ping=0, sep="\n", send_timeout=timeout)
+        pieces = stream.wire.pieces() if isinstance(stream.wire, QueueWire) else iter(())
+        super().__init__(pieces, ping=0, sep="\n", send_timeout=timeout, data_sender_callable=self._fill_queue)
         del self.headers["connection"]  # it has no place in HTTP/2
         self._stream = stream
         self._streams = streams
@@ -48,7 +51,7 @@ class StreamResponse(EventSourceResponse):
         wire.take(_by_wire(self._stream, self._streams, wire, self._connection.send), self._stream.gone)
 
     async def _by_events(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Under any other server."""
+        """Send it through sse-starlette, which fetches pieces of the body from a queue: under any other server."""
         stream, connection = self._stream, self._connection
         clock = asyncio.get_running_loop().time
 
@@ -67,8 +70,20 @@ class StreamResponse(EventSourceResponse):
             except SendTimeoutError:
                 stream.cut()
 
+    async def _fill_queue(self) -> None:
+        """Put the body into the queue, beside the task that fetches it from there."""
+        wire = self._stream.wire
+        try:
+            async with aclosing(self._stream.chunks()) as chunks:
+                async for chunk in chunks:
+                    await wire.send(chunk)
+        except Disconnected:
+            return
+        if isinstance(wire, QueueWire):
+            wire.finish()
 
-async def _by_wire(stream: Stream, streams: Streams, wire: Wire, send: Send) -> None:
+
+async def _by_wire(stream: Stream, streams: Streams, wire: ServerWire, send: Send) -> None:
     """The body by wire, counted as open for as long as it lasts; and its end, past every middleware."""
     with streams.holding(stream):
         leaving = stream.leaving
@@ -135,6 +150,7 @@ def _documented() -> dict[int | str, dict[str, Any]]:
 def routes(hub: Hub, history: History, streams: Streams, gate: Gate, settings: Settings) -> APIRouter:
     """The stream over one hub."""
     router = APIRouter(prefix="/v1/jobs", tags=["stream"])
+    waves = Waves()
 
     @router.get("/stream", response_class=Response, responses=_documented())
     async def stream(
@@ -162,9 +178,9 @@ def routes(hub: Hub, history: History, streams: Streams, gate: Gate, settings: S
         filters = query.encoded()
         snapshot = f"/v1/jobs?{filters}" if filters else "/v1/jobs"
         connection = connection_of(request.scope)
+        wire = connection.wire or QueueWire(settings.streams.subscriber_buffer, waves, connection.cut)
         opened = Stream(
-            hub, history, wanted.narrowed(caller.grant.filter), start, snapshot, connection.cut, connection.wire, caller,
-            filters,
+            hub, history, wanted.narrowed(caller.grant.filter), start, snapshot, wire, caller, filters,
         )  # fmt: skip
         if refused is not None:
             opened.end(refused)

@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from starlette.types import Scope, Send
 
-from feed.wire.wire import Wire
+from feed.hypercorn_adapter.server_wire import ServerWire
 
 WIRE = "feed.wire"
 """The extension of the ASGI scope that holds the wire."""
@@ -26,7 +26,7 @@ class Connection:
 
     __slots__ = ("send", "wire")
 
-    def __init__(self, send: Send, wire: Wire | None) -> None:
+    def __init__(self, send: Send, wire: ServerWire | None) -> None:
         self.send = send  # the server's own, past every middleware
         self.wire = wire
 

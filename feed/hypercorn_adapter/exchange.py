@@ -16,7 +16,7 @@ from hypercorn.protocol.events import Body, EndBody, Event, Request, StreamClose
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 
 from feed.hypercorn_adapter.connection import WIRE
-from feed.wire.wire import Wire
+from feed.hypercorn_adapter.server_wire import ServerWire
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGISendEvent
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Exchange(HTTPStream):
     """One request and its response. Its protocol sets `wire`, if it has one, before the request comes."""
 
-    wire: Wire | None = None
+    wire: ServerWire | None = None
     app_put: Any = None  # the base class never sets it where the request is refused
     _carried = False
 

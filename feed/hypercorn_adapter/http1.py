@@ -19,8 +19,8 @@ from hypercorn.protocol.h11 import STREAM_ID, H2CProtocolRequiredError, H2Protoc
 from feed.hypercorn_adapter.config import WireConfig
 from feed.hypercorn_adapter.connection import drop, server_of
 from feed.hypercorn_adapter.exchange import Exchange
+from feed.hypercorn_adapter.server_wire import ServerWire
 from feed.wire.chunk import Chunk
-from feed.wire.wire import Wire
 
 
 class _Paused(Exception):
@@ -102,7 +102,7 @@ class Http1(H11Protocol):
         await self.context.mark_request()
 
 
-class Http1Wire(Wire):
+class Http1Wire(ServerWire):
     """The body of a response: chunks, or plain bytes until the end of the connection for HTTP/1.0."""
 
     __slots__ = ("_chunked",)

@@ -10,8 +10,8 @@ from h2.stream import H2Stream
 
 from feed.hypercorn_adapter.connection import drop, server_of
 from feed.hypercorn_adapter.http2_frames import EARNED, EARNED_BY, Limited
+from feed.hypercorn_adapter.server_wire import ServerWire
 from feed.wire.chunk import Chunk
-from feed.wire.wire import Wire
 
 if TYPE_CHECKING:
     from feed.hypercorn_adapter.http2 import Http2
@@ -22,7 +22,7 @@ _WRITE = 64 * 1024
 """Bytes of a large body that are written at once."""
 
 
-class Http2Wire(Wire):
+class Http2Wire(ServerWire):
     """The body of a response: DATA frames, within the windows of the stream and of the connection (RFC 9113, 5.2)."""
 
     __slots__ = ("_blocked", "_connection", "_id", "_protocol", "_put_all", "_stream", "_stream_id")

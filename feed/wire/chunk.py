@@ -1,5 +1,8 @@
 """A chunk: some frames of a stream's body, with the framing of HTTP/1.1 and HTTP/2 built once for all who get it."""
 
+PIECE = 64 * 1024
+"""Bytes handed over at once: who waits for a client to take them gives up on one that stops, not on one that is slow."""
+
 
 class Chunk:
     """Bytes of `text/event-stream`, whole frames as a rule. Immutable; shared by every subscriber of a group."""

@@ -1,8 +1,7 @@
-"""The wire: what a stream sees of the connection under it. Push while it is writable, pull when it is not."""
+"""The wire: what a stream sees of the connection under it. Frames are pushed while it takes them, and pulled when not."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import ClassVar
 
 from feed.wire.chunk import Chunk
 
@@ -12,73 +11,36 @@ class Disconnected(Exception):
 
 
 class Wire(ABC):
-    """The body of one response, past Hypercorn's buffers and locks: whole writes into the transport.
+    """The body of one response. Nothing else writes to it."""
 
-    All bytes of the body go through here; the head went through ASGI before, and the end goes through ASGI after.
-    """
+    __slots__ = ("closed",)
 
-    __slots__ = ("_get_size", "_is_closing", "_limit", "_on_close", "_put", "_server", "carry", "closed", "gave_up")
+    direct: ClassVar[bool] = True
+    """Whether what is written goes straight to a socket."""
 
-    def __init__(self, server: Any) -> None:
-        transport = server.writer.transport
-        self._server = server  # of wire/tcp.py, one a connection
-        self._put = transport.write
-        self._get_size = transport.get_write_buffer_size
-        self._is_closing = transport.is_closing
-        self._limit: int = server.config.write_buffer
+    def __init__(self) -> None:
         self.closed = False
-        self.gave_up = False  # on a window that its client did not open
-        self.carry: Callable[[Coroutine[Any, Any, None]], None] | None = None
-        self._on_close: Callable[[], None] | None = None
-
-    def take(self, body: Coroutine[Any, Any, None], on_close: Callable[[], None]) -> None:
-        """Let `body` write the body, in a task of the connection's own; `on_close` is told when the client is gone.
-
-        The application may return: what it was called with, and every middleware's frame, need not live as long as the
-        stream does. What the client may yet send is not read.
-        """
-        if self.closed or self.carry is None:
-            on_close()
-            body.close()
-        else:
-            self._on_close = on_close
-            self.carry(body)
 
     @abstractmethod
     def write(self, chunk: Chunk) -> bool:
-        """Push: hand it to the transport now; False where that would make the transport hold more than it may."""
+        """Push: take the whole chunk at once and return True, or take nothing and return False if there is no room now."""
 
     @abstractmethod
     async def send(self, chunk: Chunk) -> None:
-        """Pull: hand it over as the client takes it, and cut off one that takes nothing for `send_timeout`.
+        """Pull: wait until the client has taken enough of what came before, then take the chunk.
 
         Raises Disconnected.
         """
 
     @property
+    @abstractmethod
     def stalled(self) -> bool:
-        """Whether it ended because its client took nothing for `send_timeout`."""
-        return self.gave_up or self._server.stalled
+        """Whether the response ended because its client took nothing for `send_timeout`."""
 
     @abstractmethod
     def cut(self) -> None:
         """Drop a client that takes nothing, with what it has not taken."""
 
     def close(self) -> None:
-        """The client is gone: nothing is written any more."""
+        """Write nothing any more: the client is gone."""
         self.closed = True
-        on_close, self._on_close, self.carry = self._on_close, None, None
-        if on_close is not None:
-            on_close()
-
-    async def _writable(self) -> None:
-        """Wait, in turn with the other streams of the connection, until the transport holds no more than it may."""
-        turn = self._server.turn
-        if self._get_size() > self._limit or turn.locked():
-            async with turn:
-                try:
-                    await self._server.drained()
-                except OSError:
-                    raise Disconnected from None
-        if self.closed or self._is_closing():
-            raise Disconnected

@@ -1,16 +1,14 @@
 """Canaries: no subscriber is sent one, whoever times them is shown each, and their age tells when they stop."""
 
-import asyncio
-
 from feed.fanout.canary import Canary
 from feed.fanout.encoded import Encoded
 from feed.fanout.hub import Hub
-from feed.fanout.subscriber import Queued
 from feed.model.event import Event, Kind
 from feed.model.filter import EVERYTHING, Filter
 from feed.model.posting import FIELDS
 from feed.settings.settings import load_settings
 from tests.unit.events import EPOCH, event
+from tests.unit.wires import joined
 
 FILTERS = [
     EVERYTHING,
@@ -44,9 +42,7 @@ def test_no_filter_gets_a_frame_of_one() -> None:
 
 async def test_subscribers_of_every_kind_get_what_is_around_it_and_the_head_moves() -> None:
     hub = following(Canary(lambda _: None))
-    members = [Queued(asyncio.Event(), 100_000, hub.rouse) for _ in FILTERS]
-    for wanted, member in zip(FILTERS, members, strict=True):
-        hub.join(wanted, member, 0)
+    members = [joined(hub, wanted) for wanted in FILTERS]
     hub.publish([event(1), canary(2, 0.0), event(3)])
     hub.publish([canary(4, 0.0)])
     assert hub.head == 4

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from feed.fanout.encoded import Encoded
 from feed.fanout.group import Groups
-from feed.fanout.subscriber import Queued, Subscriber
+from feed.fanout.subscriber import Subscriber
 from feed.model.event import Kind
 from feed.model.filter import EVERYTHING, Filter
 from tests.unit.events import EPOCH, encoded, event
 
 
 def subscriber() -> Subscriber:
-    return Queued(asyncio.Event(), 1000, lambda _: None)
+    return Subscriber(asyncio.Event(), lambda _: True)
 
 
 def test_equal_filters_share_a_group() -> None:

@@ -6,12 +6,13 @@ import pytest
 import structlog
 
 from feed.fanout.hub import Hub
-from feed.fanout.subscriber import PIECE, Pushed, Queued
 from feed.model.event import Kind
 from feed.model.filter import EVERYTHING, Filter
 from feed.settings.settings import Settings, load_settings
-from feed.wire.chunk import Chunk
+from feed.wire.chunk import PIECE
 from tests.unit.events import EPOCH, event, positions
+from tests.unit.wires import BrokenWire, FakeWire, joined
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -28,21 +29,13 @@ def hub(settings: Settings) -> Hub:
     return made
 
 
-def joined(hub: Hub, wanted: Filter = EVERYTHING, limit: int = 100_000) -> Queued:
-    member = Queued(asyncio.Event(), limit, hub.rouse)
-    hub.join(wanted, member, hub.head)
-    return member
-
-
 async def test_a_batch_is_one_piece_for_each_subscriber_and_the_same_bytes_for_a_group(hub: Hub) -> None:
     one, other = joined(hub), joined(hub)
     hub.publish([event(1), event(2), event(3)])
-    await asyncio.wait_for(one.wake.wait(), 10)
-    chunk = one.take()
-    assert chunk is other.take()
-    assert chunk.count(b"\n\n") == 3
-    assert one.position == 3
-    assert one.take() == b""
+    (chunk,) = one.wire.held
+    assert chunk is other.wire.held[0]
+    assert chunk.body.count(b"\n\n") == 3
+    assert one.position == 3 and one.live and not one.wake.is_set()
     assert hub.head == 3
     assert (hub.counters.published, hub.counters.deliveries) == (3, 6)
 
@@ -50,7 +43,6 @@ async def test_a_batch_is_one_piece_for_each_subscriber_and_the_same_bytes_for_a
 async def test_a_subscriber_that_nothing_concerns_is_left_alone(hub: Hub) -> None:
     member = joined(hub, Filter(company=("nobody",)))
     hub.publish([event(1)])
-    await asyncio.sleep(0)
     assert not member.wake.is_set()
     assert member.take() == b""
     assert member.live
@@ -69,7 +61,7 @@ async def test_who_left_is_given_nothing_and_keeps_what_it_was_given(hub: Hub) -
 
 
 async def test_a_subscriber_over_its_bound_leaves_with_its_position_and_the_others_go_on(hub: Hub) -> None:
-    slow, quick = joined(hub, limit=300), joined(hub)
+    slow, quick = joined(hub, wire=FakeWire(1000)), joined(hub)
     for position in range(1, 6):
         hub.publish([event(position, title="x" * 200)])
         quick.take()
@@ -79,13 +71,6 @@ async def test_a_subscriber_over_its_bound_leaves_with_its_position_and_the_othe
     assert quick.live and quick.position == 5
     assert positions(hub.ring.after(slow.position, 10)) == [2, 3, 4, 5]
     assert slow.take().count(b"\n\n") == 1
-
-
-async def test_a_piece_larger_than_the_bound_passes_when_nothing_waits(hub: Hub) -> None:
-    member = joined(hub, limit=10)
-    hub.publish([event(1, title="x" * 1000)])
-    assert member.live
-    assert len(member.take()) > 1000
 
 
 async def test_silence_is_counted_from_the_last_piece_that_was_given(hub: Hub) -> None:
@@ -105,14 +90,6 @@ async def test_silence_is_counted_from_the_last_piece_that_was_given(hub: Hub) -
     assert wide.take().startswith(b"id: 7.1\nevent: heartbeat\n")
     hub.beat(now + 21.5)
     assert b"heartbeat" in narrow.take()
-
-
-async def test_a_heartbeat_that_does_not_fit_ends_the_live_time(hub: Hub) -> None:
-    member = joined(hub, limit=1)
-    hub.publish([event(1)])
-    hub.beat(asyncio.get_running_loop().time() + 11)
-    assert not member.live
-    assert member.position == 1
 
 
 async def test_a_new_course_sends_everyone_back_and_empties_the_ring(hub: Hub) -> None:
@@ -166,101 +143,48 @@ async def test_an_idle_feed_beats_by_its_own_timer() -> None:
     hub.ready = True
     member = joined(hub)
     timer = asyncio.create_task(hub.run_heartbeat())
-    async with asyncio.timeout(10):
-        await member.wake.wait()
+    await until(lambda: member.wire.held)
     timer.cancel()
     assert member.take().startswith(b"id: 7.3\nevent: heartbeat\n")
 
 
-async def test_a_large_piece_is_handed_out_in_slices_and_shared_by_all(hub: Hub) -> None:
-    one, other = joined(hub, limit=10_000_000), joined(hub, limit=10_000_000)
-    hub.publish([event(number) for number in range(1, 101)])
-    whole = bytearray()
-    while piece := one.take(1000):
-        assert len(piece) <= 1000
-        whole += piece
-    assert bytes(whole) == other.take(10_000_000)
-    assert one.take() == b""
-
-
-async def test_who_waits_to_be_woken_waits_once(hub: Hub) -> None:
-    members = [joined(hub, limit=10_000_000) for _ in range(50)]
-    for position in range(1, 20):
-        hub.publish([event(position)])
-    assert len(hub._asleep) <= len(members)
-    await asyncio.wait_for(asyncio.gather(*(member.wake.wait() for member in members)), 10)
-    assert not hub._asleep
-
-
-class Pipe:
-    """A wire that takes so many bytes."""
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.taken: list[Chunk] = []
-
-    def write(self, chunk: Chunk) -> bool:
-        if chunk.size > self.room:
-            return False
-        self.room -= chunk.size
-        self.taken.append(chunk)
-        return True
-
-
-def pushed(hub: Hub, room: int = 10**9) -> tuple[Pushed, Pipe]:
-    pipe = Pipe(room)
-    member = Pushed(asyncio.Event(), pipe.write)
-    hub.join(EVERYTHING, member, hub.head)
-    return member, pipe
-
-
-async def test_what_is_pushed_is_written_at_once_and_one_object_for_the_group(hub: Hub) -> None:
-    (one, first), (_, second) = pushed(hub), pushed(hub)
-    hub.publish([event(1), event(2)])
-    assert first.taken[0] is second.taken[0]
-    assert first.taken[0].body.count(b"\n\n") == 2
-    assert one.position == 2 and one.live and not one.wake.is_set()
-    assert one.take() == b""
-    assert hub.counters.deliveries == 4
-
-
 async def test_a_wire_that_takes_no_more_leaves_the_live_set_where_it_stopped(hub: Hub) -> None:
-    slow, pipe = pushed(hub, 2 * PIECE)
+    slow = joined(hub, wire=FakeWire(2 * PIECE))
     hub.publish([event(position, title="x" * 1000) for position in range(1, 201)])
     assert not slow.live and slow.wake.is_set()
-    written = b"".join(chunk.body for chunk in pipe.taken)
+    written = slow.wire.body
     assert 0 < slow.position < 200
     assert written.count(b"\n\n") == slow.position
     assert b"id: 7.%d\n" % slow.position in written
-    assert all(chunk.size <= PIECE for chunk in pipe.taken)
+    assert all(chunk.size <= PIECE for chunk in slow.wire.held)
 
 
 async def test_a_heartbeat_that_the_wire_does_not_take_ends_the_live_time(hub: Hub) -> None:
-    member, pipe = pushed(hub, 0)
+    member = joined(hub, wire=FakeWire(0))
     hub.beat(asyncio.get_running_loop().time() + 11)
-    assert not member.live and not pipe.taken
+    assert not member.live and member.wake.is_set() and member.position == 0
 
 
 async def test_an_event_larger_than_a_piece_is_not_pushed(hub: Hub) -> None:
-    member, pipe = pushed(hub)
+    member = joined(hub)
     hub.publish([event(1, title="x" * PIECE)])
-    assert not member.live and member.position == 0 and not pipe.taken
+    assert not member.live and member.position == 0 and not member.wire.held
 
 
 async def test_accounts_and_counters_say_what_was_handed_over(hub: Hub) -> None:
-    narrow, (wide, pipe) = joined(hub, Filter(company=("acme",))), pushed(hub)
+    narrow, wide = joined(hub, Filter(company=("acme",))), joined(hub)
     hub.publish([event(1), event(2, company="Other")])
     late = joined(hub)
     hub.publish([event(3)])
     assert (narrow.events, wide.events, late.events) == (2, 3, 1)
-    assert wide.size == sum(chunk.size for chunk in pipe.taken)
+    assert wide.size == len(wide.take())
     assert late.size == len(late.take())
     assert hub.counters.deliveries == 6
     assert hub.counters.bytes == narrow.size + wide.size + late.size
 
 
 async def test_who_refuses_a_batch_is_not_charged_for_it(hub: Hub) -> None:
-    slow, quick = joined(hub, limit=300), joined(hub)
+    slow, quick = joined(hub, wire=FakeWire(1000)), joined(hub)
     hub.publish([event(1, title="x" * 200)])
     hub.publish([event(2, title="x" * 200)])
     assert not slow.live
@@ -270,20 +194,20 @@ async def test_who_refuses_a_batch_is_not_charged_for_it(hub: Hub) -> None:
 
 
 async def test_who_refuses_in_the_middle_of_a_batch_is_charged_for_what_it_took(hub: Hub) -> None:
-    (slow, pipe), (quick, _) = pushed(hub, 2 * PIECE), pushed(hub)
+    slow, quick = joined(hub, wire=FakeWire(2 * PIECE)), joined(hub)
     hub.publish([event(position, title="x" * 1000) for position in range(1, 201)])
     assert not slow.live and 0 < slow.position < 200
     assert slow.events == slow.position
-    assert slow.size == sum(chunk.size for chunk in pipe.taken)
+    assert slow.size == len(slow.take())
     assert (quick.events, quick.live) == (200, True)
     assert hub.counters.deliveries == 200 + slow.position
     assert hub.counters.bytes == quick.size + slow.size
 
 
 async def test_heartbeats_are_bytes_and_no_events(hub: Hub) -> None:
-    member, pipe = pushed(hub)
+    member = joined(hub)
     hub.beat(asyncio.get_running_loop().time() + 11)
-    assert (member.events, member.size) == (0, pipe.taken[0].size)
+    assert (member.events, member.size) == (0, len(member.take()))
     assert hub.counters.bytes == member.size
 
 
@@ -296,28 +220,15 @@ async def test_what_fills_the_ring_of_a_hub_that_starts_is_not_counted_as_news(s
     assert hub.counters.published == 1
 
 
-class Broken:
-    """A wire that raises on every write."""
-
-    def __init__(self) -> None:
-        self.writes = 0
-
-    def write(self, chunk: Chunk) -> bool:
-        self.writes += 1
-        raise RuntimeError("a fault in the wire")
-
-
 async def test_a_subscriber_that_raises_ends_alone_and_everybody_else_gets_the_batch(hub: Hub) -> None:
-    (one, first), (other, second) = pushed(hub), pushed(hub)
-    wire = Broken()
-    broken = Pushed(asyncio.Event(), wire.write)
-    hub.join(EVERYTHING, broken, 0)
+    one, other, wire = joined(hub), joined(hub), BrokenWire()
+    broken = joined(hub, wire=wire)
     narrow = joined(hub, Filter(company=("acme",)))
     with structlog.testing.capture_logs() as logged:
         hub.publish([event(1)])
         hub.publish([event(2)])
     assert hub.head == one.position == other.position == narrow.position == 2
-    assert len(first.taken) == len(second.taken) == 2
+    assert len(one.wire.held) == len(other.wire.held) == 2
     assert narrow.take().count(b"\n\n") == 2
     assert broken.failed and not broken.live and broken.wake.is_set() and wire.writes == 1
     assert [entry["event"] for entry in logged] == ["a subscriber failed"]
@@ -325,24 +236,22 @@ async def test_a_subscriber_that_raises_ends_alone_and_everybody_else_gets_the_b
 
 
 async def test_a_heartbeat_that_raises_ends_its_subscriber_alone(hub: Hub) -> None:
-    broken = Pushed(asyncio.Event(), Broken().write)
-    hub.join(EVERYTHING, broken, 0)
-    _, pipe = pushed(hub)
+    broken, other = joined(hub, wire=BrokenWire()), joined(hub)
     with structlog.testing.capture_logs() as logged:
         hub.beat(asyncio.get_running_loop().time() + 11)
     assert broken.failed and not broken.live
-    assert len(pipe.taken) == 1
+    assert len(other.wire.held) == 1
     assert [entry["event"] for entry in logged] == ["a subscriber failed"]
 
 
 async def test_a_filter_that_raises_ends_its_group_alone_and_every_other_group_gets_the_batch(hub: Hub) -> None:
     looking = [joined(hub, Filter(q=(" baker",))) for _ in range(2)]
-    wide, (narrow, pipe) = joined(hub), pushed(hub)
+    wide, other = joined(hub), joined(hub)
     with structlog.testing.capture_logs() as logged:
         hub.publish([event(1, title=None), event(2)])  # no version of feed writes a posting without a title
         hub.publish([event(3)])
-    assert hub.head == wide.position == narrow.position == 3
-    assert wide.take().count(b"\n\n") == 3 and len(pipe.taken) == 2
+    assert hub.head == wide.position == other.position == 3
+    assert wide.take().count(b"\n\n") == 3 and len(other.wire.held) == 2
     assert all(member.failed and not member.live and member.wake.is_set() for member in looking)
     assert [entry["event"] for entry in logged] == ["a filter failed"]
 

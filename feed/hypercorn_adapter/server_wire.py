@@ -1,0 +1,64 @@
+"""The wire of a response under Hypercorn: past its buffers and locks, whole writes into the transport."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from feed.wire.wire import Disconnected, Wire
+
+
+class ServerWire(Wire):
+    """The body of one response on one of Hypercorn's connections.
+
+    All bytes of the body go through here; the head went through ASGI before, and the end goes through ASGI after.
+    """
+
+    __slots__ = ("_get_size", "_is_closing", "_limit", "_on_close", "_put", "_server", "carry", "gave_up")
+
+    def __init__(self, server: Any) -> None:
+        super().__init__()
+        transport = server.writer.transport
+        self._server = server  # feed.hypercorn_adapter.tcp, one for each connection
+        self._put = transport.write
+        self._get_size = transport.get_write_buffer_size
+        self._is_closing = transport.is_closing
+        self._limit: int = server.config.write_buffer
+        self.gave_up = False  # on a window that its client did not open
+        self.carry: Callable[[Coroutine[Any, Any, None]], None] | None = None
+        self._on_close: Callable[[], None] | None = None
+
+    def take(self, body: Coroutine[Any, Any, None], on_close: Callable[[], None]) -> None:
+        """Let `body` write the body, in a task of the connection's own; call `on_close` when the client is gone.
+
+        The application may return: what it was called with, and every middleware's frame, need not live as long as the
+        stream does. What the client may yet send is not read.
+        """
+        if self.closed or self.carry is None:
+            on_close()
+            body.close()
+        else:
+            self._on_close = on_close
+            self.carry(body)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether a window stayed shut, or the socket full, for `send_timeout`."""
+        return self.gave_up or bool(self._server.stalled)
+
+    def close(self) -> None:
+        """Write nothing any more, and tell who asked for it in `take`: the client is gone."""
+        super().close()
+        on_close, self._on_close, self.carry = self._on_close, None, None
+        if on_close is not None:
+            on_close()
+
+    async def _writable(self) -> None:
+        """Wait, in turn with the other streams of the connection, until the transport holds no more than it may."""
+        turn = self._server.turn
+        if self._get_size() > self._limit or turn.locked():
+            async with turn:
+                try:
+                    await self._server.drained()
+                except OSError:
+                    raise Disconnected from None
+        if self.closed or self._is_closing():
+            raise Disconnected
