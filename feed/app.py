@@ -34,6 +34,8 @@ from feed.fanout.canary import Canary
 from feed.fanout.drain import Drain
 from feed.fanout.history import History
 from feed.fanout.hub import Hub
+from feed.fanout.replay_blocks import ReplayBlocks
+from feed.fanout.sources import StreamSources
 from feed.fanout.stream_report import Roll
 from feed.fanout.streams import Streams
 from feed.http import health, jobs, openapi, page, probe, problems, sessions, stream, subscribers
@@ -170,7 +172,8 @@ def build(
     """Every part of the service, from the parts that it needs."""
     dsn = settings.database.url or ""
     canary = None if settings.canary.interval is None else Canary(metrics.canary_seconds.observe)
-    hub = Hub(settings, canary, traces)
+    hub = Hub(settings.hub, canary, traces)
+    sources = StreamSources(hub, history, ReplayBlocks(settings.replay.joined_bytes), settings.database.connect_timeout)
     streams = Streams(hub, settings.streams)
 
     access = AccessStore(pools.access)
@@ -195,7 +198,7 @@ def build(
         settings=settings,
         dsn=dsn,
         hub=hub,
-        history=history,
+        sources=sources,
         streams=streams,
         drain=Drain(streams, settings.drain),
         store=JobStore(pools.data, traces),
@@ -243,7 +246,7 @@ async def _begin(service: Service) -> None:
 
 def _mount(app: FastAPI, service: Service) -> None:
     settings, hub, streams, gate = service.settings, service.hub, service.streams, service.gate
-    app.include_router(stream.routes(hub, service.history, streams, gate, settings))
+    app.include_router(stream.routes(service.sources, streams, gate, settings))
     app.include_router(jobs.routes(service.store, gate, settings))
     app.include_router(sessions.routes(gate, service.access, Origins(settings.requests.cors_origins), settings))
     app.include_router(health.routes(hub, streams, service.tailer, service.canary, gate, settings))

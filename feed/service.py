@@ -21,8 +21,8 @@ from feed.database.sequencer import Sequencer
 from feed.database.tailer import Tailer
 from feed.fanout.canary import Canary
 from feed.fanout.drain import Drain
-from feed.fanout.history import History
 from feed.fanout.hub import Hub
+from feed.fanout.sources import StreamSources
 from feed.fanout.streams import Streams
 from feed.http.gate import Gate
 from feed.observability.metrics import Metrics
@@ -43,7 +43,7 @@ class Service:
     settings: Settings
     dsn: str
     hub: Hub
-    history: History
+    sources: StreamSources
     streams: Streams
     drain: Drain
     store: JobStore

@@ -13,14 +13,13 @@ import structlog
 from feed.fanout.canary import Canary
 from feed.fanout.encoded import Encoded
 from feed.fanout.group import Group, Groups
-from feed.fanout.replay_blocks import Joined
 from feed.fanout.ring import Ring
 from feed.fanout.subscriber import Subscriber
 from feed.model.event import Event, Kind
 from feed.model.filter import Filter
 from feed.model.frame import heartbeat
 from feed.observability.traces import NO_TRACES, Traces
-from feed.settings.settings import Settings
+from feed.settings.fanout import HubSettings
 from feed.supervision import Backoff, supervised
 from feed.wire.chunk import PIECE, Chunk
 from feed.wire.pacer import Turns
@@ -45,14 +44,14 @@ class Counters:
 class Hub:
     """One per process. Everything here happens within one tick of the event loop; nothing awaits a subscriber."""
 
-    def __init__(self, settings: Settings, canary: Canary | None = None, traces: Traces = NO_TRACES) -> None:
-        self.settings = settings
+    def __init__(self, settings: HubSettings, canary: Canary | None = None, traces: Traces = NO_TRACES) -> None:
+        self._settings = settings
+        self.heartbeat = settings.heartbeat  # seconds of silence after which a stream gets one
         self.traces = traces
         self._canary = canary
         self.process = secrets.token_hex(4)
         self._numbers = itertools.count(1)
-        self.ring = Ring(settings.hub.ring_events, settings.hub.ring_bytes)
-        self.joined = Joined(settings.replay.joined_bytes)
+        self.ring = Ring(settings.ring_events, settings.ring_bytes)
         self.groups = Groups()
         self.counters = Counters()
         self.ready = False  # a source has said where the head is
@@ -75,7 +74,6 @@ class Hub:
         self.head = position
         self.behind = 0
         self.ring.clear()
-        self.joined.clear()
         for group in list(self.groups):
             for member in list(group.members):
                 self.leave(group.filter, member)
@@ -152,9 +150,8 @@ class Hub:
             if one.event.kind is Kind.CANARY and self._canary is not None:
                 self._canary.arrive(one.event)
 
-    def join(self, wanted: Filter, member: Subscriber, position: int) -> None:
-        """Make a subscriber live. Call it in the tick in which `position` was seen to be the head."""
-        member.position = position
+    def join(self, wanted: Filter, member: Subscriber) -> None:
+        """Make a subscriber live. Call it in the tick in which its position was seen to be the head."""
         member.live = True
         member.told_at = asyncio.get_running_loop().time()
         self.groups.join(wanted, member)
@@ -169,7 +166,7 @@ class Hub:
     def beat(self, now: float) -> None:
         """Tell every live subscriber that has heard nothing for the interval where the head is; `now` is loop time."""
         chunk = Chunk(heartbeat(self.epoch, self.head))
-        silent = now - self.settings.hub.heartbeat
+        silent = now - self.heartbeat
         for group in list(self.groups):
             for member in list(group.members):
                 if member.told_at > silent:
@@ -182,10 +179,10 @@ class Hub:
 
     async def run_heartbeat(self) -> None:
         """Beat for ever: one timer for all subscribers."""
-        await supervised("heartbeat", self._beat_for_ever, Backoff(self.settings.hub.heartbeat))
+        await supervised("heartbeat", self._beat_for_ever, Backoff(self.heartbeat))
 
     async def _beat_for_ever(self) -> None:
-        tick = min(1.0, self.settings.hub.heartbeat / 5)
+        tick = min(1.0, self.heartbeat / 5)
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(tick)
@@ -202,12 +199,8 @@ class Hub:
 
     def retry_ms(self, busy: bool = False) -> int:
         """A jittered time after which to come back, in milliseconds; never 0."""
-        settings = self.settings
-        low, high = (
-            (settings.hub.retry_max, settings.hub.retry_busy)
-            if busy
-            else (settings.hub.retry_min, settings.hub.retry_max)
-        )
+        settings = self._settings
+        low, high = (settings.retry_max, settings.retry_busy) if busy else (settings.retry_min, settings.retry_max)
         return max(1, round(random.uniform(low, max(low, high)) * 1000))
 
     def _wake_waiting(self) -> None:

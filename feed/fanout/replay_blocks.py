@@ -1,4 +1,4 @@
-"""Joined blocks: stretches of replay whose frames are put together once for all who come by with the same filter."""
+"""Replay blocks: the frames of a hundred positions, put together once for all who replay them with the same filter."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -9,28 +9,38 @@ from feed.model.filter import Filter
 from feed.wire.chunk import Chunk
 
 BLOCK = 100
-"""Positions a block; block n holds n * BLOCK + 1 and the next."""
+"""Positions in a block; block n holds n * BLOCK + 1 and those that follow."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """What a filter's subscribers get of some positions, the last of which is `upto`; `count` events, maybe none."""
+class ReplayBlock:
+    """The frames that a filter's subscribers get of some positions, a whole block or a part of one."""
 
     upto: int
+    """The last of the positions."""
     count: int
+    """Events among them that the filter wants, maybe none."""
     chunk: Chunk
 
 
-class Joined:
-    """Whole blocks by number and filter, bounded by bytes; the least recently wanted go first."""
+class ReplayBlocks:
+    """Whole blocks by number and filter, bounded by bytes; the least recently used ones go first."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._held: OrderedDict[tuple[int, Filter], Stretch] = OrderedDict()
+        self._held: OrderedDict[tuple[int, Filter], ReplayBlock] = OrderedDict()
         self._bytes = 0
+        self._course = 0
 
-    def stretches(self, wanted: Filter, events: Sequence[Encoded]) -> Iterator[Stretch]:
-        """Dense events as stretches that end where blocks do; only whole blocks are shared."""
+    def of(self, wanted: Filter, events: Sequence[Encoded], course: int) -> Iterator[ReplayBlock]:
+        """Yield dense events as blocks, and as parts of blocks at either end; only whole blocks are kept and shared.
+
+        The events belong to one generation of the log: another one voids all blocks.
+        """
+        if course != self._course:
+            self._held.clear()
+            self._bytes = 0
+            self._course = course
         begin = 0
         while begin < len(events):
             number, offset = divmod(events[begin].position - 1, BLOCK)
@@ -41,12 +51,7 @@ class Joined:
                 yield self._block(number, wanted, events[begin:end])
             begin = end
 
-    def clear(self) -> None:
-        """Forget everything: the log took another course."""
-        self._held.clear()
-        self._bytes = 0
-
-    def _block(self, number: int, wanted: Filter, events: Sequence[Encoded]) -> Stretch:
+    def _block(self, number: int, wanted: Filter, events: Sequence[Encoded]) -> ReplayBlock:
         key = number, wanted
         found = self._held.get(key)
         if found is not None:
@@ -59,11 +64,11 @@ class Joined:
         return found
 
 
-def _join(wanted: Filter, events: Sequence[Encoded]) -> Stretch:
+def _join(wanted: Filter, events: Sequence[Encoded]) -> ReplayBlock:
     frames = [frame for one in events if (frame := one.frame_for(wanted)) is not None]
-    return Stretch(events[-1].position, len(frames), Chunk(b"".join(frames)))
+    return ReplayBlock(events[-1].position, len(frames), Chunk(b"".join(frames)))
 
 
-def _cost(stretch: Stretch) -> int:
-    """Bytes, with both framings and what an entry takes by itself."""
-    return 2 * stretch.chunk.size + 500
+def _cost(block: ReplayBlock) -> int:
+    """The bytes that a block takes: its body in both framings, and what an entry takes by itself."""
+    return 2 * block.chunk.size + 500

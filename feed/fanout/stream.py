@@ -1,74 +1,56 @@
-"""A stream: opening → replay → live → goodbye. The one owner of the way from the log to the live set."""
+"""A stream: opening, then replay and live in turn, then goodbye. It alone decides what is pushed and what is pulled."""
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
 
 from feed.access.caller import Caller
 from feed.errors import DatabaseRefused, DatabaseUnavailable
-from feed.fanout.encoded import Encoded
 from feed.fanout.ending import Ended, Farewell
-from feed.fanout.history import History, Page, Pruned
-from feed.fanout.hub import Hub
-from feed.fanout.replay_blocks import BLOCK, Stretch
-from feed.fanout.start_position import Lost, place_of
+from feed.fanout.replay import Replay
+from feed.fanout.sources import StreamSources
+from feed.fanout.stream_request import StreamRequest
 from feed.fanout.subscriber import Subscriber
 from feed.model import frame
-from feed.model.filter import Filter
 from feed.model.query import Start
 from feed.wire.chunk import PIECE, Chunk
 from feed.wire.wire import Disconnected, Wire
-
-_SMALL = 8 * 1024
-"""Bytes: a block of replay below this is sent together with the next one."""
-
-
-@dataclass(slots=True)
-class Replay:
-    """One way from a position to the head, and where it led past."""
-
-    after: int
-    replayed: int  # events of the stream before
-    began: int  # Unix time, nanoseconds
-    ring: bool = False
-    log: bool = False
 
 
 class Stream:
     """One subscriber's connection. `chunks()` is its body; `end()` and `cut()` are for whoever must stop it.
 
-    The hub pushes live frames into the wire, and what `chunks()` yields is what must be pulled: the opening, replay, the
-    goodbye, and all that the wire did not take. The switch is here alone: live is pushed, not live is pulled.
+    While it is live the hub pushes frames into its wire. `chunks()` yields what must be pulled: the opening, replay, the
+    goodbye, and all that the wire did not take.
     """
 
     def __init__(
-        self, hub: Hub, history: History, wanted: Filter, start: Start, snapshot: str, wire: Wire,
-        caller: Caller | None = None, filters: str = "",
-    ) -> None:  # fmt: skip
+        self, sources: StreamSources, request: StreamRequest, wire: Wire, caller: Caller | None = None
+    ) -> None:
+        hub = sources.hub
         self.id = hub.next_id()
         self.caller = caller or Caller()
-        self.filters = filters  # as its client wrote them: a query string
+        self.wire = wire
         self.opened_at = time.time()
         self.due: float | None = None  # loop time at which it has been open for long enough
+        self.sending_since: float | None = None  # loop time; None while nothing waits for the client
         self._hub = hub
-        self._history = history
-        self._filter = wanted
-        self._start = start
-        self._snapshot = snapshot
-        self.wire = wire
+        self._request = request
         self._wake = asyncio.Event()
         self._member = Subscriber(self._wake, wire.write)
-        self._course = hub.course
+        self._member.position = hub.head
+        self._replay = Replay(sources, request, self._member)
         self._farewell: Farewell | None = None
         self._said: Farewell | None = None
         self._cut: Ended | None = None
         self._opened = False
-        self._replayed = 0
-        self._pulled = 0  # bytes that the stream found for itself; what the hub gave is the member's account
-        self._silent = 0.0  # seconds waited since the last heartbeat
-        self.position = hub.head
-        self.sending_since: float | None = None  # loop time; None while nothing waits for the client
+        self._synced = False
+        self._pulled = 0  # bytes that the stream found for itself; the subscriber counts what the hub gave
+
+    @property
+    def opened(self) -> bool:
+        """Whether it has begun: its position is known, and its first frame was made."""
+        return self._opened
 
     @property
     def leaving(self) -> bool:
@@ -76,9 +58,14 @@ class Stream:
         return self._farewell is not None
 
     @property
+    def position(self) -> int:
+        """The last position that it was given."""
+        return self._member.position
+
+    @property
     def events(self) -> int:
         """Events handed over so far."""
-        return self._member.events + self._replayed
+        return self._member.events + self._replay.replayed
 
     @property
     def bytes(self) -> int:
@@ -88,7 +75,7 @@ class Stream:
     @property
     def replayed(self) -> int:
         """Events of these that were read from the ring or the log."""
-        return self._replayed
+        return self._replay.replayed
 
     @property
     def live(self) -> bool:
@@ -97,13 +84,13 @@ class Stream:
 
     @property
     def pushed(self) -> bool:
-        """Whether what comes goes straight to its socket; else it is fetched, at its own pace."""
+        """Whether what comes goes straight to its socket; else it is fetched, at the client's pace."""
         return self.wire.direct and self._member.live
 
     @property
     def lag(self) -> int:
         """Positions between it and the head that it has yet to be told of."""
-        return 0 if self._member.live else max(0, self._hub.head - self.position)
+        return 0 if self._member.live else max(0, self._hub.head - self._member.position)
 
     @property
     def family(self) -> str:
@@ -111,9 +98,9 @@ class Stream:
         return self.caller.family
 
     @property
-    def filter_text(self) -> str:
-        """What it asked for, as a query string."""
-        return self.filters
+    def filters(self) -> str:
+        """The filter as its client wrote it: a query string."""
+        return self._request.query
 
     @property
     def ended(self) -> Farewell | Ended:
@@ -129,191 +116,89 @@ class Stream:
         self.wire.cut()
 
     def end(self, reason: Farewell) -> None:
-        """Say goodbye as soon as what was given has been sent."""
+        """Say goodbye as soon as what was given has been sent. The first reason counts."""
         if self._farewell is None:
             self._farewell = reason
-            self._wake.set()
+            self._replay.stop()
 
     def gone(self) -> None:
-        """The client is no longer there."""
+        """End without a goodbye: the client is no longer there."""
         self._farewell = Farewell.GONE
-        self._wake.set()
+        self._replay.stop()
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
-        """The body of the stream, in pieces of at most PIECE bytes; ends after a goodbye."""
-        hub = self._hub
-        self._course = hub.course
-        try:
-            if self._farewell is None:
-                try:
-                    async with asyncio.timeout(hub.settings.database.connect_timeout):
-                        place = await place_of(self._start, hub, self._history)
-                except (DatabaseUnavailable, DatabaseRefused, TimeoutError):
-                    self.end(Farewell.UNAVAILABLE)
-            if self._farewell is None:
-                self.position = place.position
-                opening = frame.opening(hub.epoch, self.position, hub.retry_ms())
-                synced = place.lost is None and self.position == hub.head and self._course == hub.course
-                self._opened = True
-                yield self._pull(Chunk(opening + frame.synced(self.position, 0) if synced else opening))
-                if place.lost is not None:
-                    yield self._pull(self._reset(place.lost))
-                while self._farewell is None:
-                    async for chunk in self._catch_up():
-                        for piece in self._pull(chunk).slices(PIECE):
-                            yield piece
-                    if self._farewell is None and not synced:
-                        synced = True
-                        yield self._pull(Chunk(frame.synced(self.position, self._replayed)))
-                    if not self._join():
-                        continue
-                    # The hub writes to the wire, until we fall behind, the log takes another course, or it is time to go.
-                    while self._farewell is None and self._member.live:
-                        self._wake.clear()
-                        await self._wake.wait()
-                    hub.leave(self._filter, self._member)  # what is pulled must not meet what is pushed
-                    self.position = self._member.position
-                    if self._member.failed:
-                        self.cut(Ended.ERROR)
-                        raise Disconnected
-                    if self._farewell is None and self._course == hub.course and self.position == hub.head:
-                        # A heartbeat is what was not taken: it goes the slow way, which is watched for stalls.
-                        yield self._pull(Chunk(frame.heartbeat(hub.epoch, self.position)))
-            if self._farewell is not Farewell.GONE:
-                reason = self._said = self._farewell or Farewell.DRAIN
-                if not self._opened and self._start == Start() and hub.ready:
-                    yield self._pull(Chunk(frame.pin(hub.epoch, hub.head)))  # what it misses meanwhile is replayed
-                yield self._pull(Chunk(frame.goodbye(reason, hub.retry_ms(reason is not Farewell.DRAIN))))
-        finally:
-            hub.leave(self._filter, self._member)
-            hub.forget(self._wake)
+        """Yield the body of the stream as far as it is pulled, in pieces of at most PIECE bytes.
 
-    def _pull(self, chunk: Chunk) -> Chunk:
+        It ends after a goodbye. Raises Disconnected where a fault of ours has cut the connection.
+        """
+        try:
+            if not self.leaving and (opening := await self._opening()) is not None:
+                yield self._count(opening)
+            while not self.leaving:
+                async for chunk in self._replay.to_head():
+                    for piece in chunk.slices(PIECE):
+                        yield self._count(piece)
+                if not (self.leaving or self._synced):
+                    self._synced = True
+                    yield self._count(Chunk(frame.synced(self.position, self.replayed)))
+                if not self.leaving and self._replay.at_head and (untaken := await self._live()) is not None:
+                    yield self._count(untaken)
+            if (goodbye := self._goodbye()) is not None:
+                yield self._count(goodbye)
+        finally:
+            self._hub.leave(self._request.filter, self._member)
+            self._hub.forget(self._wake)
+
+    async def _opening(self) -> Chunk | None:
+        """Find the position to begin at; returns the first frames, or None where the stream is to end at once."""
+        try:
+            lost = await self._replay.find_start()
+        except (DatabaseUnavailable, DatabaseRefused, TimeoutError):
+            self.end(Farewell.UNAVAILABLE)
+        if self.leaving:
+            return None
+        self._opened = True
+        frames = frame.opening(self._hub.epoch, self.position, self._hub.retry_ms())
+        if lost is not None:
+            frames += self._replay.reset(lost)
+        if self._replay.at_head:
+            self._synced = True
+            frames += frame.synced(self.position, 0)
+        return Chunk(frames)
+
+    async def _live(self) -> Chunk | None:
+        """Let the hub write to the wire, until the wire is full, the log changes its generation, or it is time to go.
+
+        Call it in the tick in which replay was at the head. Returns a heartbeat if that was all that the wire did not take:
+        it goes the slow way, which is watched for stalls. Raises Disconnected after a fault of ours.
+        """
+        hub, member = self._hub, self._member
+        hub.join(self._request.filter, member)
+        while member.live and not self.leaving:
+            self._wake.clear()
+            await self._wake.wait()
+        hub.leave(self._request.filter, member)  # what is pulled must not meet what is pushed
+        if member.failed:
+            self.cut(Ended.ERROR)
+            raise Disconnected
+        if self.leaving or not self._replay.at_head:
+            return None
+        return Chunk(frame.heartbeat(hub.epoch, self.position))
+
+    def _goodbye(self) -> Chunk | None:
+        """Return the last frames; None where nobody is left to read them."""
+        reason, hub = self._farewell, self._hub
+        if reason is None or reason is Farewell.GONE:
+            return None
+        self._said = reason
+        goodbye = frame.goodbye(reason, hub.retry_ms(reason is not Farewell.DRAIN))
+        if not self._opened and self._request.start == Start() and hub.ready:
+            # The client never had a cursor: with this one, what it misses meanwhile is replayed.
+            return Chunk(frame.pin(hub.epoch, hub.head) + goodbye)
+        return Chunk(goodbye)
+
+    def _count(self, chunk: Chunk) -> Chunk:
         """Count what the stream found for itself."""
         self._pulled += chunk.size
         self._hub.counters.pulled_bytes += chunk.size
         return chunk
-
-    def _reset(self, reason: Lost) -> Chunk:
-        """Go on from the head; the frame says so."""
-        self._course = self._hub.course
-        self.position = self._hub.head
-        return Chunk(frame.reset(self._hub.epoch, self.position, reason, self._snapshot))
-
-    async def _catch_up(self) -> AsyncIterator[Chunk]:
-        """Replay until the head is met; on return (without an await in between) the stream may join the live set."""
-        hub = self._hub
-        replay = Replay(self.position, self._replayed, time.time_ns())
-        try:
-            while self._farewell is None:
-                if self._course != hub.course:
-                    yield self._reset(Lost.EPOCH)
-                if self.position == hub.head:
-                    return
-                if self.position > hub.head:  # judged good by the database: this process lags
-                    hub.await_change(self._wake)
-                    async for piece in self._pause():
-                        yield piece
-                elif hub.ring.covers(self.position):
-                    await hub.replays.next()
-                    if self._course == hub.course and hub.ring.covers(self.position):
-                        replay.ring = True
-                        for piece in self._pieces(hub.ring.after(self.position, BLOCK - self.position % BLOCK)):
-                            yield piece
-                else:
-                    replay.log = True
-                    async for piece in self._from_log():
-                        yield piece
-        finally:
-            self._note(replay)
-
-    def _note(self, replay: Replay) -> None:
-        """Count a replay that has ended; its span, too."""
-        if not (replay.ring or replay.log):
-            return
-        hub = self._hub
-        hub.counters.replays_ring += replay.ring
-        hub.counters.replays_log += replay.log
-        attributes = {
-            "from": replay.after, "to": self.position, "events": self._replayed - replay.replayed,
-            "source": "log" if replay.log else "ring",
-        }  # fmt: skip
-        hub.traces.record("feed.replay", replay.began, time.time_ns(), attributes)
-
-    async def _from_log(self) -> AsyncIterator[Chunk]:
-        """Replay one page of the log; heartbeats while it is not to be had."""
-        hub = self._hub
-        loading = self._history.page(self.position, hub.epoch, hub.head, hub.course)
-        while not loading.done() and self._farewell is None and self._course == hub.course:
-            loading.add_done_callback(self._notice)
-            async for piece in self._pause():
-                yield piece
-        if not loading.done() or loading.cancelled():
-            return
-        await hub.replays.next()
-        try:
-            events = loading.result().beyond(self.position)
-        except Pruned:
-            yield self._reset(Lost.PRUNED)
-        except (DatabaseUnavailable, DatabaseRefused):
-            async for piece in self._pause(1.0):
-                yield piece
-        else:
-            before = self._replayed
-            for piece in self._pieces(events):
-                yield piece
-            if events and self._replayed == before:
-                # A page without a match still moves the cursor, so that a long replay need not start over.
-                yield Chunk(frame.pin(hub.epoch, self.position))
-
-    def _notice(self, _: "asyncio.Future[Page]") -> None:
-        self._wake.set()
-
-    def _pieces(self, events: list[Encoded]) -> Iterator[Chunk]:
-        """What the filter wants of a stretch of replay, small blocks put together; the position moves along."""
-        small: list[bytes] = []
-        for stretch in self._hub.joined.stretches(self._filter, events):
-            if self._course != self._hub.course:
-                return
-            if stretch.chunk.size > _SMALL:
-                if small:
-                    yield Chunk(b"".join(small))
-                    small = []
-                    if self._course != self._hub.course:
-                        return
-                self._move(stretch)
-                yield stretch.chunk
-            else:
-                self._move(stretch)
-                if stretch.count:
-                    small.append(stretch.chunk.body)
-        if small:
-            yield Chunk(b"".join(small))
-
-    def _move(self, stretch: Stretch) -> None:
-        self.position = stretch.upto
-        self._replayed += stretch.count
-        self._hub.counters.pulled += stretch.count
-
-    async def _pause(self, longest: float | None = None) -> AsyncIterator[Chunk]:
-        """Wait to be woken, or for `longest` seconds; in silence, a heartbeat at the stream's own position."""
-        interval = self._hub.settings.hub.heartbeat
-        wait = interval if longest is None else min(longest, interval)
-        try:
-            async with asyncio.timeout(wait):
-                await self._wake.wait()
-        except TimeoutError:
-            self._silent += wait  # several short waits are a silence too
-            if self._silent >= interval:
-                self._silent = 0.0
-                yield Chunk(frame.heartbeat(self._hub.epoch, self.position))
-        else:
-            self._wake.clear()
-
-    def _join(self) -> bool:
-        """Join the live set, if the head was met in this very tick."""
-        hub = self._hub
-        if self._farewell is not None or self._course != hub.course or self.position != hub.head:
-            return False
-        hub.join(self._filter, self._member, self.position)
-        return True

@@ -90,7 +90,7 @@ class Streams:
             caller = stream.caller
             log.info(
                 "stream ended", id=stream.id, key=caller.grant.name, address=caller.address, protocol=caller.protocol,
-                filter=stream.filter_text, seconds=round(time.time() - stream.opened_at, 3), events=stream.events,
+                filter=stream.filters, seconds=round(time.time() - stream.opened_at, 3), events=stream.events,
                 bytes=stream.bytes, replayed=stream.replayed, reason=reason.value,
             )  # fmt: skip
 

@@ -13,9 +13,9 @@ from starlette.types import Message, Receive, Scope, Send
 from feed.access.caller import NOBODY
 from feed.errors import DatabaseUnavailable, TooMany
 from feed.fanout.ending import Ended, Farewell
-from feed.fanout.history import History
-from feed.fanout.hub import Hub
+from feed.fanout.sources import StreamSources
 from feed.fanout.stream import Stream
+from feed.fanout.stream_request import StreamRequest
 from feed.fanout.streams import Streams
 from feed.http.gate import Gate
 from feed.http.problems import documented
@@ -147,8 +147,9 @@ def _documented() -> dict[int | str, dict[str, Any]]:
     } | documented(401, 403, 422)
 
 
-def routes(hub: Hub, history: History, streams: Streams, gate: Gate, settings: Settings) -> APIRouter:
-    """The stream over one hub."""
+def routes(sources: StreamSources, streams: Streams, gate: Gate, settings: Settings) -> APIRouter:
+    """The stream, served from `sources`."""
+    hub = sources.hub
     router = APIRouter(prefix="/v1/jobs", tags=["stream"])
     waves = Waves()
 
@@ -179,9 +180,8 @@ def routes(hub: Hub, history: History, streams: Streams, gate: Gate, settings: S
         snapshot = f"/v1/jobs?{filters}" if filters else "/v1/jobs"
         connection = connection_of(request.scope)
         wire = connection.wire or QueueWire(settings.streams.subscriber_buffer, waves, connection.cut)
-        opened = Stream(
-            hub, history, wanted.narrowed(caller.grant.filter), start, snapshot, wire, caller, filters,
-        )  # fmt: skip
+        asked = StreamRequest(wanted.narrowed(caller.grant.filter), start, snapshot, filters)
+        opened = Stream(sources, asked, wire, caller)
         if refused is not None:
             opened.end(refused)
         return StreamResponse(opened, streams, connection, settings.streams.send_timeout)

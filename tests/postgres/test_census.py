@@ -61,7 +61,7 @@ class Taking:
 async def taking(dsn: str, *streams: tuple[str, int], listens: bool = True) -> AsyncIterator[Taking]:
     """A process with streams of these names and lags, on a database; it takes part until it is left."""
     settings = make_settings(dsn)
-    hub = Hub(settings)
+    hub = Hub(settings.hub)
     entries = [
         Entry(f"{hub.process}-{name}", lag=lag, since=f"2026-11-21T10:00:{number:02d}.000Z")
         for number, (name, lag) in enumerate(streams)

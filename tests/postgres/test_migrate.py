@@ -87,7 +87,7 @@ async def test_two_feeds_under_two_names_share_a_database_and_nothing_else(datab
     ours = make_settings(dsn, **FAR)
     theirs = make_settings(dsn, db_schema="other", **FAR)
     await migrate(theirs, dsn)
-    hub, other_hub = Hub(ours), Hub(theirs)
+    hub, other_hub = Hub(ours.hub), Hub(theirs.hub)
     async with (
         opened(dsn, "other") as other,
         running(Sequencer(ours, dsn), Tailer(ours, dsn, hub), Sequencer(theirs, dsn), Tailer(theirs, dsn, other_hub)),
@@ -106,7 +106,7 @@ async def test_a_role_that_owns_only_its_schema_is_enough(blank: str, role: str,
     dsn = await owner_of(blank, role, cluster, f"CREATE SCHEMA feed AUTHORIZATION {role}")
     settings = make_settings(dsn, retention_events=1, log_partition=2, **FAR)
     assert len(await migrate(settings, dsn)) == len(migrations())
-    hub = Hub(settings)
+    hub = Hub(settings.hub)
     async with opened(dsn) as connection:
         async with running(Sequencer(settings, dsn), Tailer(settings, dsn, hub)):
             await until(lambda: hub.ready)
@@ -168,7 +168,7 @@ async def test_every_version_of_postgres_at_hand_carries_a_feed(version: int) ->
         async with opened(dsn) as connection:
             job = await add(connection, "Bäcker", tags=["Straße"])
             assert titles(await advanced(connection)) == ["Bäcker"]
-            hub = Hub(settings)
+            hub = Hub(settings.hub)
             async with running(Sequencer(settings, dsn), Tailer(settings, dsn, hub)):
                 await connection.execute("UPDATE job SET salary_min = 1, closed_at = now() WHERE id = $1", job)
                 await connection.execute("DELETE FROM job")

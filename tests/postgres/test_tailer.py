@@ -31,7 +31,7 @@ class Heard(Hub):
     """A hub that keeps all it was told."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+        super().__init__(settings.hub)
         self.events: list[Event] = []
         self.batches: list[int] = []
         self.begun: list[int] = []

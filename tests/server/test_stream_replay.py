@@ -47,7 +47,7 @@ async def test_replay_meets_live_under_load_without_a_gap_or_a_repeat(
     database = await connect()
     async with run_server(settings) as running:
         await fill(running, database, 300)
-        pages = count_reads(running.service.history, monkeypatch)
+        pages = count_reads(running.service.sources.history, monkeypatch)
         stop = asyncio.Event()
 
         async def write() -> None:
@@ -82,7 +82,7 @@ async def test_replay_past_the_ring_reads_shared_pages(
 ) -> None:
     async with run_server(make_settings(dsn, **SMALL)) as running:
         await fill(running, database, 100)
-        pages = count_reads(running.service.history, monkeypatch)
+        pages = count_reads(running.service.sources.history, monkeypatch)
         async with AsyncExitStack() as stack:
             readers = [
                 await stack.enter_async_context(reading(running.url, f"?last_event_id={n % 10}", http2=n % 2 == 0))
@@ -112,7 +112,7 @@ async def test_a_slow_subscriber_is_served_from_the_log_and_still_gets_everythin
 ) -> None:
     async with run_server(make_settings(dsn, **SMALL)) as running:
         hub = running.service.hub
-        pages = count_reads(running.service.history, monkeypatch)
+        pages = count_reads(running.service.sources.history, monkeypatch)
         async with raw_reading(running.url) as slow, reading(running.url, http2=True) as quick:
             await slow.until("synced")
             await quick.until("synced")

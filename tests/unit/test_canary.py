@@ -28,7 +28,7 @@ def canary(position: int, captured: float | None = None) -> Event:
 
 def following(timed: Canary) -> Hub:
     """A hub that follows an empty log."""
-    hub = Hub(load_settings(), timed)
+    hub = Hub(load_settings().hub, timed)
     hub.begin(EPOCH, 0)
     hub.ready = True
     return hub

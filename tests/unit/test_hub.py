@@ -23,7 +23,7 @@ def settings() -> Settings:
 @pytest.fixture
 def hub(settings: Settings) -> Hub:
     """A hub that follows an empty log."""
-    made = Hub(settings)
+    made = Hub(settings.hub)
     made.begin(EPOCH, 0)
     made.ready = True
     return made
@@ -130,15 +130,15 @@ async def test_who_waits_for_the_head_to_move_is_woken_once(hub: Hub) -> None:
 
 
 def test_retry_is_jittered_within_its_bounds_and_never_zero() -> None:
-    hub = Hub(load_settings(retry_min=1, retry_max=2, retry_busy=3))
+    hub = Hub(load_settings(retry_min=1, retry_max=2, retry_busy=3).hub)
     calm, busy = {hub.retry_ms() for _ in range(100)}, {hub.retry_ms(busy=True) for _ in range(100)}
     assert len(calm) > 1 and min(calm) >= 1000 and max(calm) <= 2000
     assert len(busy) > 1 and min(busy) >= 2000 and max(busy) <= 3000
-    assert Hub(load_settings(retry_min=1e-6, retry_max=1e-6)).retry_ms() == 1
+    assert Hub(load_settings(retry_min=1e-6, retry_max=1e-6).hub).retry_ms() == 1
 
 
 async def test_an_idle_feed_beats_by_its_own_timer() -> None:
-    hub = Hub(load_settings(heartbeat=0.05))
+    hub = Hub(load_settings(heartbeat=0.05).hub)
     hub.begin(EPOCH, 3)
     hub.ready = True
     member = joined(hub)
@@ -212,7 +212,7 @@ async def test_heartbeats_are_bytes_and_no_events(hub: Hub) -> None:
 
 
 async def test_what_fills_the_ring_of_a_hub_that_starts_is_not_counted_as_news(settings: Settings) -> None:
-    hub = Hub(settings)
+    hub = Hub(settings.hub)
     hub.begin(EPOCH, 0)
     hub.publish([event(1), event(2)])
     hub.ready = True

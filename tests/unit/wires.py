@@ -76,5 +76,6 @@ class Member(Subscriber):
 def joined(hub: Hub, wanted: Filter = EVERYTHING, wire: FakeWire | None = None) -> Member:
     """A live subscriber, on a wire that takes everything unless another one is given."""
     member = Member(wire or FakeWire())
-    hub.join(wanted, member, hub.head)
+    member.position = hub.head
+    hub.join(wanted, member)
     return member

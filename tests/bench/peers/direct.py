@@ -18,6 +18,8 @@ from feed.access.caller import Caller
 from feed.access.grant import OPEN
 from feed.fanout.history import History
 from feed.fanout.hub import Hub
+from feed.fanout.replay_blocks import ReplayBlocks
+from feed.fanout.sources import StreamSources
 from feed.fanout.streams import Streams
 from feed.http import stream
 from feed.hypercorn_adapter.connection import Connections, remember_connection
@@ -53,7 +55,7 @@ class OpenGate:
 async def main(port: int) -> None:
     """Serve until killed."""
     settings = load_settings(port=port, log_level="error")
-    hub = Hub(settings)
+    hub = Hub(settings.hub)
     hub.begin(1, 0)
     hub.ready = True
     app = Application()
@@ -66,7 +68,8 @@ async def main(port: int) -> None:
 
     app.add_route("/publish", publish, methods=["POST"])
     history = History(cast(Any, None), settings.replay)
-    app.include_router(stream.routes(hub, history, Streams(hub, settings.streams), cast(Any, OpenGate()), settings))
+    sources = StreamSources(hub, history, ReplayBlocks(settings.replay.joined_bytes), 1.0)
+    app.include_router(stream.routes(sources, Streams(hub, settings.streams), cast(Any, OpenGate()), settings))
     with listen(settings.listen) as sock, installed():
         config = hypercorn_config(settings, sock, Connections())
         config.keep_alive_max_requests = sys.maxsize

@@ -1,0 +1,196 @@
+"""Replay: the way of one stream from its position to the head of the log, through the ring or through pages of the log."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+from feed.errors import DatabaseRefused, DatabaseUnavailable
+from feed.fanout.encoded import Encoded
+from feed.fanout.history import Page, Pruned
+from feed.fanout.replay_blocks import BLOCK, ReplayBlock
+from feed.fanout.sources import StreamSources
+from feed.fanout.start_position import Lost, place_of
+from feed.fanout.stream_request import StreamRequest
+from feed.fanout.subscriber import Subscriber
+from feed.model import frame
+from feed.wire.chunk import Chunk
+
+_SMALL = 8 * 1024
+"""Bytes: a block below this size is sent together with the next one."""
+_RETRY = 1.0
+"""Seconds between attempts to read a page while the database is away."""
+
+
+class Replay:
+    """Moves a subscriber that is not live to the head of the log, and yields what its filter wants on the way.
+
+    A position belongs to one generation of the log. When the log changes its generation, the stream goes on from the new
+    head, and a `reset` frame says so.
+    """
+
+    __slots__ = (
+        "_generation", "_member", "_read_log", "_read_ring", "_request", "_silence", "_sources", "_wake", "replayed",
+        "stopped",
+    )  # fmt: skip
+
+    def __init__(self, sources: StreamSources, request: StreamRequest, member: Subscriber) -> None:
+        self._sources = sources
+        self._request = request
+        self._member = member
+        self._wake = member.wake
+        self._generation = sources.hub.course
+        self._read_ring = False  # of the replay under way, or the last one: whether events came from the ring,
+        self._read_log = False  # and from the log
+        self._silence = 0.0  # seconds that it has waited since the last heartbeat
+        self.replayed = 0
+        """Events that were found so far."""
+        self.stopped = False
+
+    @property
+    def at_head(self) -> bool:
+        """Whether nothing is missing: the subscriber may join the live set, if nothing is awaited before."""
+        hub = self._sources.hub
+        return self._generation == hub.course and self._member.position == hub.head
+
+    def stop(self) -> None:
+        """Let `to_head` return as soon as possible: the stream ends."""
+        self.stopped = True
+        self._wake.set()
+
+    async def find_start(self) -> Lost | None:
+        """Move to where the client asked to begin; returns why its cursor is of no use, if it is not.
+
+        Raises DatabaseUnavailable or DatabaseRefused where the database must be asked and cannot be, and TimeoutError.
+        """
+        sources = self._sources
+        self._generation = sources.hub.course
+        async with asyncio.timeout(sources.start_timeout):
+            place = await place_of(self._request.start, sources.hub, sources.history)
+        self._member.position = place.position
+        return place.lost
+
+    def reset(self, reason: Lost) -> bytes:
+        """Move to the head without what lies between; returns the frame that says so."""
+        hub = self._sources.hub
+        self._generation = hub.course
+        self._member.position = hub.head
+        return frame.reset(hub.epoch, hub.head, reason, self._request.snapshot)
+
+    async def to_head(self) -> AsyncIterator[Chunk]:
+        """Yield the frames between the position and the head, and heartbeats while they are long in coming.
+
+        Returns at the head, or when it was stopped. Nothing is awaited between the last look at the head and the return.
+        """
+        hub, member = self._sources.hub, self._member
+        first, replayed, began_at = member.position, self.replayed, time.time_ns()
+        self._read_ring = self._read_log = False
+        try:
+            while not self.stopped:
+                if self._generation != hub.course:
+                    yield Chunk(self.reset(Lost.EPOCH))
+                if member.position == hub.head:
+                    return
+                if member.position > hub.head:  # the database knows the position, and this process lags behind it
+                    hub.await_change(self._wake)
+                    async for chunk in self._pause():
+                        yield chunk
+                elif hub.ring.covers(member.position):
+                    await hub.replays.next()
+                    for chunk in self._from_ring():
+                        yield chunk
+                else:
+                    async for chunk in self._from_log():
+                        yield chunk
+        finally:
+            self._record(first, replayed, began_at)
+
+    def _from_ring(self) -> Iterator[Chunk]:
+        """Replay to the end of a block, if the ring still holds what comes next."""
+        hub, position = self._sources.hub, self._member.position
+        if self._generation == hub.course and hub.ring.covers(position):
+            self._read_ring = True
+            yield from self._wanted(hub.ring.after(position, BLOCK - position % BLOCK))
+
+    async def _from_log(self) -> AsyncIterator[Chunk]:
+        """Replay one page of the log, or wait a while if it cannot be read."""
+        hub, member = self._sources.hub, self._member
+        self._read_log = True
+        loading = self._sources.history.page(member.position, hub.epoch, hub.head, hub.course)
+        while not loading.done() and not self.stopped and self._generation == hub.course:
+            loading.add_done_callback(self._page_is_there)
+            async for chunk in self._pause():
+                yield chunk
+        if not loading.done() or loading.cancelled():
+            return
+        await hub.replays.next()
+        try:
+            events = loading.result().beyond(member.position)
+        except Pruned:
+            yield Chunk(self.reset(Lost.PRUNED))
+        except (DatabaseUnavailable, DatabaseRefused):
+            async for chunk in self._pause(_RETRY):
+                yield chunk
+        else:
+            replayed = self.replayed
+            for chunk in self._wanted(events):
+                yield chunk
+            if events and self.replayed == replayed:
+                # A page without a match still moves the cursor, so that a long replay need not start over.
+                yield Chunk(frame.pin(hub.epoch, member.position))
+
+    def _page_is_there(self, _: "asyncio.Future[Page]") -> None:
+        self._wake.set()
+
+    def _wanted(self, events: Sequence[Encoded]) -> Iterator[Chunk]:
+        """Yield what the filter wants of dense events, small blocks put together; the position moves along."""
+        small: list[bytes] = []
+        for block in self._sources.blocks.of(self._request.filter, events, self._generation):
+            if self._generation != self._sources.hub.course:
+                return
+            if block.chunk.size > _SMALL:
+                if small:
+                    yield Chunk(b"".join(small))
+                    small = []
+                    if self._generation != self._sources.hub.course:
+                        return
+                self._pass(block)
+                yield block.chunk
+            else:
+                self._pass(block)
+                if block.count:
+                    small.append(block.chunk.body)
+        if small:
+            yield Chunk(b"".join(small))
+
+    def _pass(self, block: ReplayBlock) -> None:
+        self._member.position = block.upto
+        self.replayed += block.count
+        self._sources.hub.counters.pulled += block.count
+
+    async def _pause(self, longest: float | None = None) -> AsyncIterator[Chunk]:
+        """Wait to be woken, or for `longest` seconds; yields a heartbeat at the stream's position if it is due."""
+        hub = self._sources.hub
+        wait = hub.heartbeat if longest is None else min(longest, hub.heartbeat)
+        try:
+            async with asyncio.timeout(wait):
+                await self._wake.wait()
+        except TimeoutError:
+            self._silence += wait  # several short waits are a silence too
+            if self._silence >= hub.heartbeat:
+                self._silence = 0.0
+                yield Chunk(frame.heartbeat(hub.epoch, self._member.position))
+        else:
+            self._wake.clear()
+
+    def _record(self, first: int, replayed: int, began_at: int) -> None:
+        """Count a replay that has ended, and leave its span; one that had nothing to read leaves no trace."""
+        if not (self._read_ring or self._read_log):
+            return
+        hub = self._sources.hub
+        hub.counters.replays_ring += self._read_ring
+        hub.counters.replays_log += self._read_log
+        attributes = {
+            "from": first, "to": self._member.position, "events": self.replayed - replayed,
+            "source": "log" if self._read_log else "ring",
+        }  # fmt: skip
+        hub.traces.record("feed.replay", began_at, time.time_ns(), attributes)
