@@ -75,7 +75,7 @@ class Tailer:
             if position < head:
                 if first != position + 1:
                     log.warning("events were pruned before they were read", after=position, floor=floor)
-                    hub.begin(epoch, head)
+                    hub.restart_at(epoch, head)
                 else:
                     events = tail_of(rows, read_at)
                     self._look_for_unknown_kinds(rows, events)
@@ -137,7 +137,7 @@ class Tailer:
             state = await connection.fetchrow("SELECT epoch, head, floor FROM state")
         if not hub.ready:
             position = max(state["floor"], state["head"] - self._settings.hub.ring_events)
-            hub.begin(state["epoch"], position)
+            hub.restart_at(state["epoch"], position)
         return hub.head
 
     async def _turn(self, connection: Any, position: int) -> int:
@@ -152,9 +152,9 @@ class Tailer:
         shared = state["known"] and (state["until"] is None or position <= state["until"]) and position <= state["head"]
         log.warning("the log changed its epoch", old=hub.epoch, new=state["epoch"], position=position, unbroken=shared)
         if shared:
-            hub.rename(state["epoch"])
+            hub.continue_as(state["epoch"])
             return position
-        hub.begin(state["epoch"], state["head"])
+        hub.restart_at(state["epoch"], state["head"])
         return int(state["head"])
 
     def _pass_on(self, _: object, __: int, channel: str, said: object) -> None:

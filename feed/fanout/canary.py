@@ -17,7 +17,7 @@ class Canary:
         self.seconds: float | None = None
         """How long the newest one took from its row to here."""
 
-    def arrive(self, event: Event) -> None:
+    def note_arrival(self, event: Event) -> None:
         """One is here, and has been handed to nobody else."""
         if event.captured is None:  # the source does not know when it was written
             return

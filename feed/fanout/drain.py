@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from feed.fanout.ending import Ended, Farewell
+from feed.fanout.ending import Ended, Goodbye
 from feed.fanout.streams import Streams
 from feed.settings.fanout import DrainSettings
 
@@ -37,7 +37,7 @@ class Drain:
             due = begin + window * number / len(streams)
             if due > loop.time():
                 await asyncio.sleep(due - loop.time())
-            stream.end(Farewell.DRAIN)
+            stream.end(Goodbye.DRAIN)
         try:
             async with asyncio.timeout(max(0.0, begin + settings.deadline - loop.time())):
                 await self._streams.empty.wait()

@@ -7,7 +7,7 @@ from feed.model.filter import Filter, Terms
 from feed.model.frame import event_frame
 
 
-class Encoded:
+class EncodedEvent:
     """One position, ready to be matched and sent."""
 
     __slots__ = ("_before", "_hidden", "_left", "_now", "epoch", "event", "frame", "position")

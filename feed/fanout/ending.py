@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 
-class Farewell(StrEnum):
+class Goodbye(StrEnum):
     """Why a stream ends from our side."""
 
     DRAIN = "drain"

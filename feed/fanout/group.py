@@ -2,22 +2,22 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from feed.fanout.encoded import Encoded
-from feed.fanout.subscriber import Account, Subscriber
+from feed.fanout.encoded import EncodedEvent
+from feed.fanout.subscriber import Subscriber, Totals
 from feed.model.filter import Filter, Terms
 
 
 class Group:
     """The live subscribers of one filter."""
 
-    __slots__ = ("account", "filter", "members")
+    __slots__ = ("filter", "members", "totals")
 
     def __init__(self, wanted: Filter) -> None:
         self.filter = wanted
-        self.account = Account()  # what each member was handed that has been here from the beginning
+        self.totals = Totals()  # what each member was handed that has been here from the beginning
         self.members: set[Subscriber] = set()
 
-    def select(self, batch: Iterable[Encoded]) -> tuple[list[bytes], list[int]]:
+    def select(self, batch: Iterable[EncodedEvent]) -> tuple[list[bytes], list[int]]:
         """The frames of the events that match, in order, and their positions."""
         found = [(frame, one.position) for one in batch if (frame := one.frame_for(self.filter)) is not None]
         return [frame for frame, _ in found], [position for _, position in found]
@@ -45,7 +45,7 @@ class Groups:
             for bucket in self._buckets(group):
                 bucket.add(group)
         group.members.add(member)
-        member.share(group.account)
+        member.enter_group(group.totals)
         return group
 
     def leave(self, wanted: Filter, member: Subscriber) -> None:
@@ -54,19 +54,19 @@ class Groups:
         if group is None:
             return
         group.members.discard(member)
-        member.part()
+        member.leave_group()
         if not group.members:
             del self._by_filter[wanted]
             for bucket in self._buckets(group):
                 bucket.discard(group)
             self._sweep(wanted)
 
-    def candidates(self, batch: Sequence[Encoded]) -> dict[Group, Sequence[Encoded]]:
+    def candidates(self, batch: Sequence[EncodedEvent]) -> dict[Group, Sequence[EncodedEvent]]:
         """The groups that may match, each with the events of the batch to look at, in order."""
-        found: dict[Group, Sequence[Encoded]] = dict.fromkeys(self._unindexed, batch)
+        found: dict[Group, Sequence[EncodedEvent]] = dict.fromkeys(self._unindexed, batch)
         if not self._by_value:
             return found
-        indexed: dict[Group, list[Encoded]] = {}
+        indexed: dict[Group, list[EncodedEvent]] = {}
         for encoded in batch:
             now, before = encoded.terms
             concerned = self._concerned(now)

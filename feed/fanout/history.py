@@ -7,7 +7,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
 
-from feed.fanout.encoded import Encoded
+from feed.fanout.encoded import EncodedEvent
 from feed.model.event import Event
 from feed.settings.fanout import ReplaySettings
 
@@ -43,14 +43,14 @@ class Pruned(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Encoded events with after < position <= upto, dense."""
+    """EncodedEvent events with after < position <= upto, dense."""
 
     after: int
     upto: int
-    events: list[Encoded]
+    events: list[EncodedEvent]
     size: int
 
-    def beyond(self, position: int) -> list[Encoded]:
+    def beyond(self, position: int) -> list[EncodedEvent]:
         """The events that follow `position`; raises Pruned where the next one is gone."""
         first = position - self.after
         if first < 0:
@@ -69,7 +69,7 @@ class History:
         self._bytes = 0
         self.hits = 0  # pages that were there, or on their way for somebody else
         self.reads = 0  # pages that were read for the one who asked
-        self._course = 0
+        self._generation = 0
         self._loading: dict[int, asyncio.Future[Page]] = {}
         self._reads = asyncio.Semaphore(settings.reads)
         self._reading: set[asyncio.Task[None]] = set()
@@ -92,15 +92,15 @@ class History:
         """What the pages in memory take, counted as frames."""
         return self._bytes
 
-    def page(self, position: int, epoch: int, head: int, course: int) -> "asyncio.Future[Page]":
+    def page(self, position: int, epoch: int, head: int, generation: int) -> "asyncio.Future[Page]":
         """The page that holds the event after `position`, as a future that all who want it share.
 
         It ends at `head` at the latest, and belongs to one course of the log: a new one voids all pages. The future fails
         with Pruned or DatabaseUnavailable. Wait for it by callback: awaiting it and being cancelled would cancel it.
         """
-        if course != self._course:
+        if generation != self._generation:
             self.clear()
-            self._course = course
+            self._generation = generation
         number = position // self._page_size
         upto = min((number + 1) * self._page_size, head)
         cached = self._cached.get(number)
@@ -159,7 +159,7 @@ class History:
             after = events[0].position - 1
         if not events or len(events) != upto - after or events[-1].position != upto:
             raise Pruned(upto)
-        encoded = [Encoded(epoch, event) for event in events]
+        encoded = [EncodedEvent(epoch, event) for event in events]
         return Page(after, upto, encoded, sum(len(one.frame) for one in encoded))
 
     def _keep(self, number: int, page: Page) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from feed.fanout.canary import Canary
-from feed.fanout.encoded import Encoded
+from feed.fanout.encoded import EncodedEvent
 from feed.fanout.group import Group, Groups
 from feed.fanout.ring import Ring
 from feed.fanout.subscriber import Subscriber
@@ -57,7 +57,7 @@ class Hub:
         self.ready = False  # a source has said where the head is
         self.epoch = 0
         self.head = 0
-        self.course = 0  # counts the times the log took another course: positions before are void
+        self.generation = 0  # counts the times the log took another course: positions before are void
         self.behind = 0  # events that the source knows of and has not published yet
         self.replays = Turns()
         self._waiting: set[asyncio.Event] = set()
@@ -66,10 +66,10 @@ class Hub:
         """A stream's id, its own among all processes on all machines; it begins with the process's."""
         return f"{self.process}-{next(self._numbers):x}"
 
-    def begin(self, epoch: int, position: int) -> None:
+    def restart_at(self, epoch: int, position: int) -> None:
         """A source starts (or starts over) after `position`; it sets `ready` once it has met the log's head."""
         if self.ready:
-            self.course += 1
+            self.generation += 1
         self.epoch = epoch
         self.head = position
         self.behind = 0
@@ -79,13 +79,13 @@ class Hub:
                 self.leave(group.filter, member)
         self._wake_waiting()
 
-    def rename(self, epoch: int) -> None:
+    def continue_as(self, epoch: int) -> None:
         """The log goes on unbroken under a new epoch."""
         self.epoch = epoch
 
     def publish(self, events: Sequence[Event]) -> None:
         """Hand on the next dense positions: one write for each subscriber, not one for each event."""
-        batch = [Encoded(self.epoch, event) for event in events]
+        batch = [EncodedEvent(self.epoch, event) for event in events]
         self.ring.extend(batch)
         self.head = batch[-1].position
         self.behind = max(0, self.behind - len(batch))
@@ -114,14 +114,14 @@ class Hub:
             for member in refused:
                 self.counters.overruns += 1
                 if len(chunks) > 1:
-                    self._charge(member, chunks, reached)
+                    self._count_what_was_taken(member, chunks, reached)
                 self.leave(group.filter, member)
-            group.account.add(len(frames), size)  # after they have left: it is nothing of theirs
+            group.totals.add(len(frames), size)  # after they have left: it is nothing of theirs
         self._wake_waiting()
         if self._canary is not None:
-            self._show(batch)
+            self._time_canaries(batch)
 
-    def _candidates(self, batch: Sequence[Encoded]) -> Mapping[Group, Sequence[Encoded]]:
+    def _candidates(self, batch: Sequence[EncodedEvent]) -> Mapping[Group, Sequence[EncodedEvent]]:
         """The groups that may want events of the batch, with these events; all of them where the index fails."""
         try:
             return self.groups.candidates(batch)
@@ -136,19 +136,21 @@ class Hub:
             member.failed = True
             self.leave(group.filter, member)
 
-    def _charge(self, member: Subscriber, chunks: Sequence[tuple[Chunk, int]], reached: Sequence[int]) -> None:
+    def _count_what_was_taken(
+        self, member: Subscriber, chunks: Sequence[tuple[Chunk, int]], reached: Sequence[int]
+    ) -> None:
         """Count what a member took of a batch before it refused the rest."""
         events = bisect_right(reached, member.position)
         size = sum(chunk.size for chunk, upto in chunks if upto <= member.position)
-        member.charge(events, size)
+        member.count(events, size)
         self.counters.deliveries += events
         self.counters.bytes += size
 
-    def _show(self, batch: Sequence[Encoded]) -> None:
+    def _time_canaries(self, batch: Sequence[EncodedEvent]) -> None:
         """Hand a canary to whoever times them, behind all subscribers."""
         for one in batch:
             if one.event.kind is Kind.CANARY and self._canary is not None:
-                self._canary.arrive(one.event)
+                self._canary.note_arrival(one.event)
 
     def join(self, wanted: Filter, member: Subscriber) -> None:
         """Make a subscriber live. Call it in the tick in which its position was seen to be the head."""
@@ -172,7 +174,7 @@ class Hub:
                 if member.told_at > silent:
                     continue
                 if member.offer(chunk, self.head, now):
-                    member.charge(0, chunk.size)
+                    member.count(0, chunk.size)
                     self.counters.bytes += chunk.size
                 else:
                     self.leave(group.filter, member)

@@ -5,11 +5,11 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from feed.errors import DatabaseRefused, DatabaseUnavailable
-from feed.fanout.encoded import Encoded
+from feed.fanout.encoded import EncodedEvent
 from feed.fanout.history import Page, Pruned
 from feed.fanout.replay_blocks import BLOCK, ReplayBlock
 from feed.fanout.sources import StreamSources
-from feed.fanout.start_position import Lost, place_of
+from feed.fanout.start_position import Lost, find_start_position
 from feed.fanout.stream_request import StreamRequest
 from feed.fanout.subscriber import Subscriber
 from feed.model import frame
@@ -38,7 +38,7 @@ class Replay:
         self._request = request
         self._member = member
         self._wake = member.wake
-        self._generation = sources.hub.course
+        self._generation = sources.hub.generation
         self._read_ring = False  # of the replay under way, or the last one: whether events came from the ring,
         self._read_log = False  # and from the log
         self._silence = 0.0  # seconds that it has waited since the last heartbeat
@@ -50,7 +50,7 @@ class Replay:
     def at_head(self) -> bool:
         """Whether nothing is missing: the subscriber may join the live set, if nothing is awaited before."""
         hub = self._sources.hub
-        return self._generation == hub.course and self._member.position == hub.head
+        return self._generation == hub.generation and self._member.position == hub.head
 
     def stop(self) -> None:
         """Let `to_head` return as soon as possible: the stream ends."""
@@ -63,16 +63,16 @@ class Replay:
         Raises DatabaseUnavailable or DatabaseRefused where the database must be asked and cannot be, and TimeoutError.
         """
         sources = self._sources
-        self._generation = sources.hub.course
+        self._generation = sources.hub.generation
         async with asyncio.timeout(sources.start_timeout):
-            place = await place_of(self._request.start, sources.hub, sources.history)
-        self._member.position = place.position
-        return place.lost
+            found = await find_start_position(self._request.start, sources.hub, sources.history)
+        self._member.position = found.position
+        return found.lost
 
     def reset(self, reason: Lost) -> bytes:
         """Move to the head without what lies between; returns the frame that says so."""
         hub = self._sources.hub
-        self._generation = hub.course
+        self._generation = hub.generation
         self._member.position = hub.head
         return frame.reset(hub.epoch, hub.head, reason, self._request.snapshot)
 
@@ -86,7 +86,7 @@ class Replay:
         self._read_ring = self._read_log = False
         try:
             while not self.stopped:
-                if self._generation != hub.course:
+                if self._generation != hub.generation:
                     yield Chunk(self.reset(Lost.EPOCH))
                 if member.position == hub.head:
                     return
@@ -107,7 +107,7 @@ class Replay:
     def _from_ring(self) -> Iterator[Chunk]:
         """Replay to the end of a block, if the ring still holds what comes next."""
         hub, position = self._sources.hub, self._member.position
-        if self._generation == hub.course and hub.ring.covers(position):
+        if self._generation == hub.generation and hub.ring.covers(position):
             self._read_ring = True
             yield from self._wanted(hub.ring.after(position, BLOCK - position % BLOCK))
 
@@ -115,8 +115,8 @@ class Replay:
         """Replay one page of the log, or wait a while if it cannot be read."""
         hub, member = self._sources.hub, self._member
         self._read_log = True
-        loading = self._sources.history.page(member.position, hub.epoch, hub.head, hub.course)
-        while not loading.done() and not self.stopped and self._generation == hub.course:
+        loading = self._sources.history.page(member.position, hub.epoch, hub.head, hub.generation)
+        while not loading.done() and not self.stopped and self._generation == hub.generation:
             loading.add_done_callback(self._page_is_there)
             async for chunk in self._pause():
                 yield chunk
@@ -141,17 +141,17 @@ class Replay:
     def _page_is_there(self, _: "asyncio.Future[Page]") -> None:
         self._wake.set()
 
-    def _wanted(self, events: Sequence[Encoded]) -> Iterator[Chunk]:
+    def _wanted(self, events: Sequence[EncodedEvent]) -> Iterator[Chunk]:
         """Yield what the filter wants of dense events, small blocks put together; the position moves along."""
         small: list[bytes] = []
         for block in self._sources.blocks.of(self._request.filter, events, self._generation):
-            if self._generation != self._sources.hub.course:
+            if self._generation != self._sources.hub.generation:
                 return
             if block.chunk.size > _SMALL:
                 if small:
                     yield Chunk(b"".join(small))
                     small = []
-                    if self._generation != self._sources.hub.course:
+                    if self._generation != self._sources.hub.generation:
                         return
                 self._pass(block)
                 yield block.chunk

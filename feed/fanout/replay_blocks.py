@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from feed.fanout.encoded import Encoded
+from feed.fanout.encoded import EncodedEvent
 from feed.model.filter import Filter
 from feed.wire.chunk import Chunk
 
@@ -30,17 +30,17 @@ class ReplayBlocks:
         self._size = size
         self._held: OrderedDict[tuple[int, Filter], ReplayBlock] = OrderedDict()
         self._bytes = 0
-        self._course = 0
+        self._generation = 0
 
-    def of(self, wanted: Filter, events: Sequence[Encoded], course: int) -> Iterator[ReplayBlock]:
+    def of(self, wanted: Filter, events: Sequence[EncodedEvent], generation: int) -> Iterator[ReplayBlock]:
         """Yield dense events as blocks, and as parts of blocks at either end; only whole blocks are kept and shared.
 
         The events belong to one generation of the log: another one voids all blocks.
         """
-        if course != self._course:
+        if generation != self._generation:
             self._held.clear()
             self._bytes = 0
-            self._course = course
+            self._generation = generation
         begin = 0
         while begin < len(events):
             number, offset = divmod(events[begin].position - 1, BLOCK)
@@ -51,7 +51,7 @@ class ReplayBlocks:
                 yield self._block(number, wanted, events[begin:end])
             begin = end
 
-    def _block(self, number: int, wanted: Filter, events: Sequence[Encoded]) -> ReplayBlock:
+    def _block(self, number: int, wanted: Filter, events: Sequence[EncodedEvent]) -> ReplayBlock:
         key = number, wanted
         found = self._held.get(key)
         if found is not None:
@@ -64,7 +64,7 @@ class ReplayBlocks:
         return found
 
 
-def _join(wanted: Filter, events: Sequence[Encoded]) -> ReplayBlock:
+def _join(wanted: Filter, events: Sequence[EncodedEvent]) -> ReplayBlock:
     frames = [frame for one in events if (frame := one.frame_for(wanted)) is not None]
     return ReplayBlock(events[-1].position, len(frames), Chunk(b"".join(frames)))
 

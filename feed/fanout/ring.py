@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from feed.fanout.encoded import Encoded
+from feed.fanout.encoded import EncodedEvent
 
 
 class Ring:
@@ -11,7 +11,7 @@ class Ring:
     def __init__(self, events: int, size: int) -> None:
         self._events = events
         self._size = size
-        self._held: list[Encoded] = []  # what has fallen out stays at its beginning until that is half of it
+        self._held: list[EncodedEvent] = []  # what has fallen out stays at its beginning until that is half of it
         self._gone = 0
         self._bytes = 0
 
@@ -22,7 +22,7 @@ class Ring:
         """Whether every event after `position` (up to the head) is held."""
         return len(self._held) > self._gone and position >= self._held[self._gone].position - 1
 
-    def extend(self, batch: Iterable[Encoded]) -> None:
+    def extend(self, batch: Iterable[EncodedEvent]) -> None:
         """Append the next positions and let the oldest go."""
         held = self._held
         for one in batch:
@@ -35,7 +35,7 @@ class Ring:
             del held[: self._gone]
             self._gone = 0
 
-    def after(self, position: int, limit: int) -> list[Encoded]:
+    def after(self, position: int, limit: int) -> list[EncodedEvent]:
         """At most `limit` events that follow `position`; call it only where `covers(position)`."""
         first = self._gone + max(0, position + 1 - self._held[self._gone].position)
         return self._held[first : first + limit]

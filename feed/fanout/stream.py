@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from feed.access.caller import Caller
 from feed.errors import DatabaseRefused, DatabaseUnavailable
-from feed.fanout.ending import Ended, Farewell
+from feed.fanout.ending import Ended, Goodbye
 from feed.fanout.replay import Replay
 from feed.fanout.sources import StreamSources
 from feed.fanout.stream_request import StreamRequest
@@ -40,8 +40,8 @@ class Stream:
         self._member = Subscriber(self._wake, wire.write)
         self._member.position = hub.head
         self._replay = Replay(sources, request, self._member)
-        self._farewell: Farewell | None = None
-        self._said: Farewell | None = None
+        self._reason: Goodbye | None = None
+        self._said: Goodbye | None = None
         self._cut: Ended | None = None
         self._opened = False
         self._synced = False
@@ -55,7 +55,7 @@ class Stream:
     @property
     def leaving(self) -> bool:
         """Whether it has been told to end."""
-        return self._farewell is not None
+        return self._reason is not None
 
     @property
     def position(self) -> int:
@@ -103,7 +103,7 @@ class Stream:
         return self._request.query
 
     @property
-    def ended(self) -> Farewell | Ended:
+    def ended(self) -> Goodbye | Ended:
         """Why it ended, once it has."""
         if self._cut is None and self.wire.stalled:
             return Ended.STALLED
@@ -115,15 +115,15 @@ class Stream:
             self._cut = reason
         self.wire.cut()
 
-    def end(self, reason: Farewell) -> None:
+    def end(self, reason: Goodbye) -> None:
         """Say goodbye as soon as what was given has been sent. The first reason counts."""
-        if self._farewell is None:
-            self._farewell = reason
+        if self._reason is None:
+            self._reason = reason
             self._replay.stop()
 
     def gone(self) -> None:
         """End without a goodbye: the client is no longer there."""
-        self._farewell = Farewell.GONE
+        self._reason = Goodbye.GONE
         self._replay.stop()
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
@@ -154,7 +154,7 @@ class Stream:
         try:
             lost = await self._replay.find_start()
         except (DatabaseUnavailable, DatabaseRefused, TimeoutError):
-            self.end(Farewell.UNAVAILABLE)
+            self.end(Goodbye.UNAVAILABLE)
         if self.leaving:
             return None
         self._opened = True
@@ -187,11 +187,11 @@ class Stream:
 
     def _goodbye(self) -> Chunk | None:
         """Return the last frames; None where nobody is left to read them."""
-        reason, hub = self._farewell, self._hub
-        if reason is None or reason is Farewell.GONE:
+        reason, hub = self._reason, self._hub
+        if reason is None or reason is Goodbye.GONE:
             return None
         self._said = reason
-        goodbye = frame.goodbye(reason, hub.retry_ms(reason is not Farewell.DRAIN))
+        goodbye = frame.goodbye(reason, hub.retry_ms(reason is not Goodbye.DRAIN))
         if not self._opened and self._request.start == Start() and hub.ready:
             # The client never had a cursor: with this one, what it misses meanwhile is replayed.
             return Chunk(frame.pin(hub.epoch, hub.head) + goodbye)

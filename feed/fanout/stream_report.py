@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import orjson
 
-from feed.fanout.ending import Farewell
+from feed.fanout.ending import Goodbye
 from feed.fanout.hub import Hub
 from feed.fanout.stream import Stream
 from feed.fanout.streams import Streams
@@ -128,7 +128,7 @@ class Roll:
 
     def end(self, id: str) -> bool:
         """Say goodbye to a stream of this process; whether there is one of this id."""
-        return self._streams.end_where(lambda stream: stream.id == id, Farewell.KICKED) > 0
+        return self._streams.end_where(lambda stream: stream.id == id, Goodbye.KICKED) > 0
 
     def _entry(self, stream: Stream) -> Entry:
         since = datetime.fromtimestamp(stream.opened_at, UTC).isoformat(timespec="milliseconds")

@@ -11,7 +11,7 @@ import structlog
 
 from feed.access.grant import Grant
 from feed.access.revocations import Revocation
-from feed.fanout.ending import Ended, Farewell
+from feed.fanout.ending import Ended, Goodbye
 from feed.fanout.hub import Hub
 from feed.fanout.stream import Stream
 from feed.settings.fanout import StreamSettings
@@ -34,7 +34,7 @@ class Streams:
         self._of_grant: Counter[str] = Counter()
         self.opened: Counter[str] = Counter()  # ever, by protocol
         self.ended: Counter[str] = Counter()  # ever, by reason
-        self._ending: list[tuple[float, Callable[[Stream], bool], Farewell]] = []
+        self._ending: list[tuple[float, Callable[[Stream], bool], Goodbye]] = []
         self.draining = False
         self.empty = asyncio.Event()
         self.empty.set()
@@ -83,7 +83,7 @@ class Streams:
                 self.empty.set()
             self._note(stream, failed or stream.ended)
 
-    def _note(self, stream: Stream, reason: Farewell | Ended) -> None:
+    def _note(self, stream: Stream, reason: Goodbye | Ended) -> None:
         """Count an end, and say in one line what the stream was."""
         self.ended[reason.value] += 1
         if self._settings.log:
@@ -94,31 +94,31 @@ class Streams:
                 bytes=stream.bytes, replayed=stream.replayed, reason=reason.value,
             )  # fmt: skip
 
-    def _ended(self, stream: Stream) -> Farewell | None:
+    def _ended(self, stream: Stream) -> Goodbye | None:
         """Whether it was to end between being let in and getting here."""
         if not self._ending:
             return None
         now = asyncio.get_running_loop().time()
         return next((reason for until, ends, reason in self._ending if until > now and ends(stream)), None)
 
-    def refusal(self) -> Farewell | None:
+    def refusal(self) -> Goodbye | None:
         """Why nobody can come in now; None where somebody can."""
         if self.draining:
-            return Farewell.DRAIN
+            return Goodbye.DRAIN
         if len(self) >= self._settings.max_streams:
-            return Farewell.FULL
-        return None if self._hub.ready else Farewell.UNAVAILABLE
+            return Goodbye.FULL
+        return None if self._hub.ready else Goodbye.UNAVAILABLE
 
-    def _refusal(self, stream: Stream) -> Farewell | None:
+    def _refusal(self, stream: Stream) -> Goodbye | None:
         caller = stream.caller
         most = caller.grant.max_streams
         if (caller.bucket and self._of_address[caller.bucket] >= self._settings.per_address) or (
             most is not None and self._of_grant[caller.grant.name] >= most
         ):
-            return self.refusal() or Farewell.FULL
+            return self.refusal() or Goodbye.FULL
         return self.refusal()
 
-    def end_where(self, ends: Callable[[Stream], bool], reason: Farewell) -> int:
+    def end_where(self, ends: Callable[[Stream], bool], reason: Goodbye) -> int:
         """Say goodbye to the streams for which `ends` is true, and to those that are on their way in; returns how many."""
         now = asyncio.get_running_loop().time()
         self._ending = [one for one in self._ending if one[0] > now]
@@ -131,9 +131,9 @@ class Streams:
     def end_revoked(self, revocation: Revocation, concerns: Callable[[Revocation, Grant], bool]) -> None:
         """End the streams that a revocation concerns; `concerns` says whether it ends a grant."""
         if revocation.kind == "stream":
-            self.end_where(lambda stream: stream.id == revocation.subject, Farewell.KICKED)
+            self.end_where(lambda stream: stream.id == revocation.subject, Goodbye.KICKED)
         else:
-            self.end_where(lambda stream: concerns(revocation, stream.caller.grant), Farewell.REVOKED)
+            self.end_where(lambda stream: concerns(revocation, stream.caller.grant), Goodbye.REVOKED)
 
     async def watch(self) -> None:
         """Watch for ever: cut off clients that take no bytes, and end streams that are too old or whose grant has expired.
@@ -155,9 +155,9 @@ class Streams:
                     stream.cut()
                 expires_at = stream.caller.grant.expires_at
                 if expires_at is not None and expires_at <= unix:
-                    stream.end(Farewell.EXPIRED)
+                    stream.end(Goodbye.EXPIRED)
                 elif stream.due is not None and stream.due <= now:
-                    stream.end(Farewell.MAX_AGE)
+                    stream.end(Goodbye.MAX_AGE)
 
 
 def due_after(max_age: float | None, now: float) -> float | None:

@@ -10,7 +10,7 @@ from feed.wire.chunk import PIECE, Chunk
 log = structlog.get_logger(__name__)
 
 
-class Account:
+class Totals:
     """Running totals of what was handed over: events, and bytes of all frames."""
 
     __slots__ = ("bytes", "events")
@@ -28,7 +28,7 @@ class Account:
 class Subscriber:
     """Lives in a group while it is at the head. One that does not keep up leaves, with its position, and pulls.
 
-    What its group is handed is added up once for all members: each notes where the group's account stands when it joins, and
+    What its group is handed is added up once for all members: each notes where the group's totals stands when it joins, and
     takes the difference along when it leaves.
     """
 
@@ -36,8 +36,8 @@ class Subscriber:
 
     def __init__(self, wake: asyncio.Event, write: Callable[[Chunk], bool]) -> None:
         self._write = write
-        self._own = Account()
-        self._of_group: Account | None = None
+        self._own = Totals()
+        self._of_group: Totals | None = None
         self.position = 0  # everything up to here has been given
         self.live = False
         self.failed = False  # something of ours raised while it was handed an event: its stream cannot go on
@@ -54,18 +54,18 @@ class Subscriber:
         """Bytes that it was handed while live, ever."""
         return self._own.bytes + (0 if self._of_group is None else self._of_group.bytes)
 
-    def share(self, account: Account) -> None:
+    def enter_group(self, totals: Totals) -> None:
         """From now on what its group is handed is handed to it."""
-        self._own.add(-account.events, -account.bytes)
-        self._of_group = account
+        self._own.add(-totals.events, -totals.bytes)
+        self._of_group = totals
 
-    def part(self) -> None:
+    def leave_group(self) -> None:
         """No longer; what it was handed so far stays its own."""
         if self._of_group is not None:
             self._own.add(self._of_group.events, self._of_group.bytes)
             self._of_group = None
 
-    def charge(self, events: int, size: int) -> None:
+    def count(self, events: int, size: int) -> None:
         """It was handed something that its group was not."""
         self._own.add(events, size)
 

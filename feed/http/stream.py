@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from feed.access.caller import NOBODY
 from feed.errors import DatabaseUnavailable, TooMany
-from feed.fanout.ending import Ended, Farewell
+from feed.fanout.ending import Ended, Goodbye
 from feed.fanout.sources import StreamSources
 from feed.fanout.stream import Stream
 from feed.fanout.stream_request import StreamRequest
@@ -171,11 +171,11 @@ def routes(sources: StreamSources, streams: Streams, gate: Gate, settings: Setti
             try:
                 caller = await gate.admit_stream(request, query.ticket, start.cursor, began)
                 if gate.too_often(caller):
-                    refused = Farewell.RATE
+                    refused = Goodbye.RATE
             except TooMany:
-                refused = Farewell.RATE
+                refused = Goodbye.RATE
             except DatabaseUnavailable:
-                refused = Farewell.UNAVAILABLE
+                refused = Goodbye.UNAVAILABLE
         filters = query.encoded()
         snapshot = f"/v1/jobs?{filters}" if filters else "/v1/jobs"
         connection = connection_of(request.scope)

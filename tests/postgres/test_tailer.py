@@ -36,9 +36,9 @@ class Heard(Hub):
         self.batches: list[int] = []
         self.begun: list[int] = []
 
-    def begin(self, epoch: int, position: int) -> None:
+    def restart_at(self, epoch: int, position: int) -> None:
         self.begun.append(position)
-        super().begin(epoch, position)
+        super().restart_at(epoch, position)
 
     def publish(self, events: Sequence[Event]) -> None:
         self.events += events
@@ -88,7 +88,7 @@ async def test_a_hub_that_starts_is_given_the_newest_events(database: Connection
         assert tailer.fault is None
         assert tailer.seen_at is not None
     assert hub.positions == [8, 9, 10, 11, 12]
-    assert (hub.head, hub.behind, hub.course) == (12, 0, 0)
+    assert (hub.head, hub.behind, hub.generation) == (12, 0, 0)
 
 
 async def test_a_commit_between_listen_and_the_first_read_is_heard(database: Connection, dsn: str) -> None:
@@ -171,7 +171,7 @@ async def test_a_killed_listener_misses_nothing_and_resets_nobody(database: Conn
             await post(database, "after")
             await until(lambda: hub.head == 2 * number)
     assert hub.positions == [1, 2, 3, 4, 5, 6]
-    assert hub.course == 0
+    assert hub.generation == 0
 
 
 async def test_a_black_holed_listener_is_given_up_and_another_goes_on(database: Connection, dsn: str) -> None:
@@ -191,7 +191,7 @@ async def test_a_black_holed_listener_is_given_up_and_another_goes_on(database: 
             await post(database, "after")
             await until(lambda: hub.head == 3)
     assert hub.positions == [1, 2, 3]
-    assert hub.course == 0
+    assert hub.generation == 0
 
 
 async def test_a_listener_that_can_reach_nothing_says_so_and_goes_on_after_the_thaw(
@@ -239,7 +239,7 @@ async def test_an_epoch_that_shares_our_history_only_renames_it(database: Connec
         await until(lambda: hub.head == 3)
         assert hub.epoch > old
     assert hub.positions == [1, 2, 3]
-    assert hub.course == 0
+    assert hub.generation == 0
 
 
 async def test_an_epoch_that_branched_off_before_our_position_starts_over(database: Connection, dsn: str) -> None:
@@ -256,7 +256,7 @@ async def test_an_epoch_that_branched_off_before_our_position_starts_over(databa
             for title in ("B", "C", "D"):
                 await add(database, title)
             await advance(database)
-        await until(lambda: hub.course == 1)
+        await until(lambda: hub.generation == 1)
         await post(database, "E")
         await until(lambda: hub.head == 5)
     assert hub.begun == [0, 4]
@@ -272,7 +272,7 @@ async def test_a_head_that_fell_back_starts_over(database: Connection, dsn: str)
         await post(database, "a", "b", "c")
         await until(lambda: hub.head == 3)
         await database.execute("DELETE FROM log WHERE position > 1; UPDATE state SET head = 1")
-        await until(lambda: hub.course == 1)
+        await until(lambda: hub.generation == 1)
         await post(database, "B")
         await until(lambda: hub.head == 2)
     assert hub.begun == [0, 1]
@@ -290,7 +290,7 @@ async def test_a_feed_built_anew_starts_over(database: Connection, dsn: str) -> 
             "WITH e AS (UPDATE state SET epoch = epoch + 1000 RETURNING epoch), gone AS (DELETE FROM epoch) "
             "INSERT INTO epoch SELECT epoch, 0 FROM e"
         )
-        await until(lambda: hub.course == 1)
+        await until(lambda: hub.generation == 1)
         await post(database, "b")
         await until(lambda: hub.head == 2)
     assert hub.begun == [0, 1]
@@ -314,7 +314,7 @@ async def test_what_was_pruned_before_it_was_read_starts_over_at_the_head(databa
         await post(database, "a", "b")
         await until(lambda: hub.head == 2)
         await terminate(database, "feed tailer")
-        await until(lambda: hub.course == 1)
+        await until(lambda: hub.generation == 1)
         assert (hub.head, hub.ready) == (10, True)
         await post(database, "k")
         await until(lambda: hub.head == 11)
@@ -340,7 +340,7 @@ async def test_everything_pruned_before_it_was_read_starts_over_too(database: Co
         await post(database, "a")
         await until(lambda: hub.head == 1)
         await terminate(database, "feed tailer")
-        await until(lambda: hub.course == 1)
+        await until(lambda: hub.generation == 1)
     assert hub.begun == [0, 3]
 
 
@@ -427,7 +427,7 @@ async def test_a_restarted_and_a_killed_server_lose_nothing(own_cluster: Cluster
     seen = [event.job["title"] for event in hub.events]
     assert seen == kept[: len(seen)]
     assert set(writer.committed[:-10]) <= set(seen)
-    assert hub.course == 0
+    assert hub.generation == 0
 
 
 async def test_a_tailer_and_a_sequencer_that_start_while_the_database_is_down_begin_when_it_comes(

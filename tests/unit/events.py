@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from feed.fanout.encoded import Encoded
+from feed.fanout.encoded import EncodedEvent
 from feed.model.event import Event, Kind
 from feed.model.posting import FIELDS
 
@@ -19,11 +19,11 @@ def event(position: int, kind: Kind = Kind.POSTED, was: dict[str, Any] | None = 
     return Event(position, kind, job | fields, None if was is None else job | fields | was)
 
 
-def encoded(positions: Iterable[int], **fields: Any) -> list[Encoded]:
-    """Encoded events at `positions`."""
-    return [Encoded(EPOCH, event(position, **fields)) for position in positions]
+def encoded(positions: Iterable[int], **fields: Any) -> list[EncodedEvent]:
+    """EncodedEvent events at `positions`."""
+    return [EncodedEvent(EPOCH, event(position, **fields)) for position in positions]
 
 
-def positions(batch: Iterable[Encoded]) -> list[int]:
+def positions(batch: Iterable[EncodedEvent]) -> list[int]:
     """Where they are."""
     return [one.position for one in batch]

@@ -1,7 +1,7 @@
 """Canaries: no subscriber is sent one, whoever times them is shown each, and their age tells when they stop."""
 
 from feed.fanout.canary import Canary
-from feed.fanout.encoded import Encoded
+from feed.fanout.encoded import EncodedEvent
 from feed.fanout.hub import Hub
 from feed.model.event import Event, Kind
 from feed.model.filter import EVERYTHING, Filter
@@ -29,13 +29,13 @@ def canary(position: int, captured: float | None = None) -> Event:
 def following(timed: Canary) -> Hub:
     """A hub that follows an empty log."""
     hub = Hub(load_settings().hub, timed)
-    hub.begin(EPOCH, 0)
+    hub.restart_at(EPOCH, 0)
     hub.ready = True
     return hub
 
 
 def test_no_filter_gets_a_frame_of_one() -> None:
-    one = Encoded(EPOCH, canary(1))
+    one = EncodedEvent(EPOCH, canary(1))
     assert [one.frame_for(wanted) for wanted in FILTERS] == [None] * len(FILTERS)
     assert one.frame == b""
 
@@ -70,9 +70,9 @@ def test_its_age_counts_from_the_row_of_the_newest_and_before_the_first_from_the
     timed = Canary(lambda _: None, lambda: now[0])
     now[0] = 107.0
     assert timed.age == 7.0
-    timed.arrive(canary(1, captured=105.0))
+    timed.note_arrival(canary(1, captured=105.0))
     assert timed.age == 2.0
-    timed.arrive(canary(2, captured=104.0))  # an older one that comes late makes nothing younger, or older
+    timed.note_arrival(canary(2, captured=104.0))  # an older one that comes late makes nothing younger, or older
     assert timed.age == 2.0
-    timed.arrive(canary(3))  # of a log that does not say when
+    timed.note_arrival(canary(3))  # of a log that does not say when
     assert timed.age == 2.0

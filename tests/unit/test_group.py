@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feed.fanout.encoded import Encoded
+from feed.fanout.encoded import EncodedEvent
 from feed.fanout.group import Groups
 from feed.fanout.subscriber import Subscriber
 from feed.model.event import Kind
@@ -67,7 +67,7 @@ def test_an_event_is_offered_only_to_groups_that_may_match() -> None:
 def test_an_event_is_offered_to_the_group_it_left() -> None:
     groups = Groups()
     group = groups.join(Filter(company=("acme",)), subscriber())
-    moved = Encoded(EPOCH, event(1, Kind.UPDATED, company="Other", was={"company": "Acme"}))
+    moved = EncodedEvent(EPOCH, event(1, Kind.UPDATED, company="Other", was={"company": "Acme"}))
     assert groups.candidates([moved]) == {group: [moved]}
     (frame,), _ = group.select([moved])
     assert b'"left_filter"' in frame
@@ -101,7 +101,7 @@ def test_the_index_finds_what_asking_everyone_would_find(filters: list[Filter], 
     groups = Groups()
     for wanted in filters:
         groups.join(wanted, subscriber())
-    batch = [Encoded(EPOCH, event(n, Kind.UPDATED, was, **job)) for n, (job, was) in enumerate(jobs, 1)]
+    batch = [EncodedEvent(EPOCH, event(n, Kind.UPDATED, was, **job)) for n, (job, was) in enumerate(jobs, 1)]
     candidates = groups.candidates(batch)
     for group in groups:
         assert group.select(candidates.get(group, ())) == group.select(batch)
@@ -111,13 +111,13 @@ def test_what_a_group_was_handed_is_charged_to_who_was_there() -> None:
     groups = Groups()
     early, late = subscriber(), subscriber()
     group = groups.join(EVERYTHING, early)
-    group.account.add(3, 300)
+    group.totals.add(3, 300)
     groups.join(EVERYTHING, late)
-    group.account.add(2, 150)
+    group.totals.add(2, 150)
     assert (early.events, early.size) == (5, 450)
     assert (late.events, late.size) == (2, 150)
     groups.leave(EVERYTHING, early)
-    group.account.add(1, 10)
+    group.totals.add(1, 10)
     groups.leave(EVERYTHING, early)  # twice does no harm
     assert (early.events, early.size) == (5, 450)
     assert (late.events, late.size) == (3, 160)
@@ -126,13 +126,13 @@ def test_what_a_group_was_handed_is_charged_to_who_was_there() -> None:
 def test_who_comes_back_is_charged_for_both_stays() -> None:
     groups = Groups()
     member, other = subscriber(), subscriber()
-    groups.join(EVERYTHING, other).account.add(7, 70)
+    groups.join(EVERYTHING, other).totals.add(7, 70)
     for _ in range(2):
         group = groups.join(EVERYTHING, member)
-        group.account.add(1, 10)
+        group.totals.add(1, 10)
         groups.leave(EVERYTHING, member)
-        group.account.add(5, 50)
+        group.totals.add(5, 50)
     assert (member.events, member.size) == (2, 20)
     groups.leave(EVERYTHING, other)
-    groups.join(EVERYTHING, member).account.add(1, 10)  # a group anew
+    groups.join(EVERYTHING, member).totals.add(1, 10)  # a group anew
     assert (member.events, member.size) == (3, 30)

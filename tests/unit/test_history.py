@@ -207,7 +207,7 @@ async def test_a_waiter_that_is_cancelled_does_not_cancel_the_others() -> None:
     assert len(log.reads) == 1
 
 
-async def test_another_course_voids_the_pages_and_what_is_on_its_way() -> None:
+async def test_another_generation_of_the_log_voids_the_pages_and_what_is_on_its_way() -> None:
     log = FakeLog()
     async with history(log) as pages:
         old = await pages.page(0, EPOCH, 100, 0)

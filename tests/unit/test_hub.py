@@ -24,7 +24,7 @@ def settings() -> Settings:
 def hub(settings: Settings) -> Hub:
     """A hub that follows an empty log."""
     made = Hub(settings.hub)
-    made.begin(EPOCH, 0)
+    made.restart_at(EPOCH, 0)
     made.ready = True
     return made
 
@@ -92,14 +92,14 @@ async def test_silence_is_counted_from_the_last_piece_that_was_given(hub: Hub) -
     assert b"heartbeat" in narrow.take()
 
 
-async def test_a_new_course_sends_everyone_back_and_empties_the_ring(hub: Hub) -> None:
+async def test_a_new_generation_of_the_log_sends_everyone_back_and_empties_the_ring(hub: Hub) -> None:
     member = joined(hub)
     hub.publish([event(1)])
     woken = asyncio.Event()
     hub.await_change(woken)
-    before = hub.course
-    hub.begin(EPOCH + 1, 40)
-    assert hub.course == before + 1
+    before = hub.generation
+    hub.restart_at(EPOCH + 1, 40)
+    assert hub.generation == before + 1
     assert not member.live and member.wake.is_set() and woken.is_set()
     assert (hub.head, hub.epoch, len(hub.ring)) == (40, EPOCH + 1, 0)
     hub.publish([event(41)])
@@ -109,11 +109,11 @@ async def test_a_new_course_sends_everyone_back_and_empties_the_ring(hub: Hub) -
 
 async def test_a_new_name_for_the_same_log_disturbs_nobody(hub: Hub) -> None:
     member = joined(hub)
-    before = hub.course
-    hub.rename(EPOCH + 1)
+    before = hub.generation
+    hub.continue_as(EPOCH + 1)
     hub.publish([event(1)])
     assert member.live
-    assert hub.course == before
+    assert hub.generation == before
     assert member.take().startswith(b"id: 8.1\n")
 
 
@@ -139,7 +139,7 @@ def test_retry_is_jittered_within_its_bounds_and_never_zero() -> None:
 
 async def test_an_idle_feed_beats_by_its_own_timer() -> None:
     hub = Hub(load_settings(heartbeat=0.05).hub)
-    hub.begin(EPOCH, 3)
+    hub.restart_at(EPOCH, 3)
     hub.ready = True
     member = joined(hub)
     timer = asyncio.create_task(hub.run_heartbeat())
@@ -213,7 +213,7 @@ async def test_heartbeats_are_bytes_and_no_events(hub: Hub) -> None:
 
 async def test_what_fills_the_ring_of_a_hub_that_starts_is_not_counted_as_news(settings: Settings) -> None:
     hub = Hub(settings.hub)
-    hub.begin(EPOCH, 0)
+    hub.restart_at(EPOCH, 0)
     hub.publish([event(1), event(2)])
     hub.ready = True
     hub.publish([event(3)])

@@ -83,7 +83,7 @@ async def test_the_demo_outlives_a_database_that_refuses() -> None:
 async def test_the_heartbeat_and_the_stream_watch_outlive_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings(heartbeat=0.01, send_timeout=0.01)
     hub = Hub(settings.hub)
-    hub.begin(1, 0)
+    hub.restart_at(1, 0)
     hub.ready = True
     streams = Streams(hub, settings.streams)
     beats, looks = 0, 0

@@ -56,7 +56,7 @@ async def main(port: int) -> None:
     """Serve until killed."""
     settings = load_settings(port=port, log_level="error")
     hub = Hub(settings.hub)
-    hub.begin(1, 0)
+    hub.restart_at(1, 0)
     hub.ready = True
     app = Application()
 
