@@ -1,1 +1,1 @@
-"""From batches of events to every subscriber: knows no database and no protocol."""
+"""The fan-out hands batches of events to every subscriber. It knows no database and no network protocol."""

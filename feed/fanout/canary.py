@@ -1,4 +1,4 @@
-"""The canary: a row that nobody posted takes the way of all events, and its arrival is timed here."""
+"""The canary: a row that stands for no posting takes the way of all events, and this process measures how long it took."""
 
 import time
 from collections.abc import Callable
@@ -7,19 +7,22 @@ from feed.model.event import Event
 
 
 class Canary:
-    """The subscriber inside each process that is shown canaries; `observe` is told how long each took, in seconds."""
+    """Measures the canaries that the hub shows it.
+
+    `observe` is called with the seconds that each canary took from its row to here. `clock` returns monotonic seconds.
+    """
 
     def __init__(self, observe: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._observe = observe
         self._began = clock()
-        self._newest: float | None = None  # when it was written, in the clock's time
+        self._newest: float | None = None  # when the newest canary was written, by `clock`
         self.seconds: float | None = None
-        """How long the newest one took from its row to here."""
+        """Seconds that the latest canary took; None before the first one."""
 
     def note_arrival(self, event: Event) -> None:
-        """One is here, and has been handed to nobody else."""
-        if event.captured is None:  # the source does not know when it was written
+        """Measure a canary that was published. An event without `captured` is ignored."""
+        if event.captured is None:
             return
         self.seconds = max(0.0, self._clock() - event.captured)
         self._newest = event.captured if self._newest is None else max(self._newest, event.captured)
@@ -27,5 +30,5 @@ class Canary:
 
     @property
     def age(self) -> float:
-        """Seconds since the newest that has arrived was written; before the first one, since the process began."""
+        """Seconds since the newest canary was written; before the first one arrives, seconds since the process began."""
         return max(0.0, self._clock() - (self._began if self._newest is None else self._newest))

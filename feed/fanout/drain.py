@@ -1,4 +1,4 @@
-"""The drain: every open stream is told goodbye, spread over a window, with a deadline behind it all."""
+"""The drain: every open stream is told goodbye, spread over a window of time, and what is left at the deadline is cut."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ log = structlog.get_logger(__name__)
 
 
 class Drain:
-    """Ends all streams of a process. `run()` may be called from several places; it happens once."""
+    """Ends all streams of a process. `run()` may be called several times: all calls wait for the same drain."""
 
     def __init__(self, streams: Streams, settings: DrainSettings) -> None:
         self._streams = streams
@@ -20,7 +20,7 @@ class Drain:
         self._running: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """End every stream; returns when the last one is gone or was cut."""
+        """End every stream, and refuse new ones. Returns when the last stream is gone or was cut."""
         self._streams.draining = True
         if self._running is None:
             self._running = asyncio.create_task(self._run(), name="drain")

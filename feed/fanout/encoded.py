@@ -1,4 +1,4 @@
-"""An event with its frames: encoded once in a process, shared by all who get it."""
+"""An event with its frames, which are encoded once in a process and shared by all who get them."""
 
 from dataclasses import replace
 
@@ -8,7 +8,10 @@ from feed.model.frame import event_frame
 
 
 class EncodedEvent:
-    """One position, ready to be matched and sent."""
+    """An event of one epoch, ready to be matched by filters and sent.
+
+    `frame` is empty where the event is of a kind that no subscriber is sent.
+    """
 
     __slots__ = ("_before", "_hidden", "_left", "_now", "epoch", "event", "frame", "position")
 
@@ -24,11 +27,11 @@ class EncodedEvent:
 
     @property
     def terms(self) -> tuple[Terms, Terms]:
-        """The posting as it is and as it was (the same object where filters see no difference)."""
+        """The posting after the change and before it: the same object twice where no filter sees a difference."""
         return self._now, self._before
 
     def frame_for(self, wanted: Filter) -> bytes | None:
-        """The frame that subscribers with this filter get; None where they get none."""
+        """Return the frame that subscribers with this filter get, or None where they get none."""
         if not self.frame:
             return None
         kind = wanted.kind_of(self.event, self._now, self._before)
@@ -43,7 +46,7 @@ class EncodedEvent:
         return self._left
 
     def _hidden_frame(self) -> bytes:
-        """For those whose credential shows no more of the posting than that it left their part of the feed."""
+        """Return a frame that says only that the posting left the part of the feed that a credential may see."""
         if self._hidden is None:
             job = {name: self.event.job[name] for name in ("id", "version", "updated_at", "closed_at")}
             self._hidden = event_frame(self.epoch, replace(self.event, kind=Kind.UPDATED, job=job), Kind.CLOSED)

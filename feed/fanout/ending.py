@@ -1,10 +1,10 @@
-"""Why a stream ends."""
+"""Why a stream ends. The values are the reasons in `goodbye` frames, and the labels of `feed_streams_ended_total`."""
 
 from enum import StrEnum
 
 
 class Goodbye(StrEnum):
-    """Why a stream ends from our side."""
+    """Why the service ends a stream: what its `goodbye` frame says."""
 
     DRAIN = "drain"
     FULL = "full"
@@ -14,13 +14,13 @@ class Goodbye(StrEnum):
     EXPIRED = "expired"
     REVOKED = "revoked"
     KICKED = "kicked"
-    GONE = "gone"  # the client left: nobody is told
+    GONE = "gone"  # the client left, so no frame says this
 
 
 class Ended(StrEnum):
-    """How a stream ended where nobody said goodbye."""
+    """How a stream ended without a `goodbye` frame."""
 
-    CLIENT = "client"  # it left
-    STALLED = "stalled"  # it took nothing for too long
-    DEADLINE = "deadline"  # of the drain
-    ERROR = "error"  # a fault of ours
+    CLIENT = "client"  # the client left
+    STALLED = "stalled"  # the client took nothing for `send_timeout`
+    DEADLINE = "deadline"  # the deadline of the drain passed
+    ERROR = "error"  # feed itself failed

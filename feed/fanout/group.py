@@ -1,4 +1,4 @@
-"""Groups: subscribers with one filter are matched once and handed the same bytes; the index finds who may match."""
+"""Groups: subscribers with equal filters are matched once and handed the same bytes. An index finds those that may match."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,17 +14,17 @@ class Group:
 
     def __init__(self, wanted: Filter) -> None:
         self.filter = wanted
-        self.totals = Totals()  # what each member was handed that has been here from the beginning
+        self.totals = Totals()  # what was handed to a member that has been here from the beginning
         self.members: set[Subscriber] = set()
 
     def select(self, batch: Iterable[EncodedEvent]) -> tuple[list[bytes], list[int]]:
-        """The frames of the events that match, in order, and their positions."""
+        """Return the frames of the events that match, in order, and as many positions."""
         found = [(frame, one.position) for one in batch if (frame := one.frame_for(self.filter)) is not None]
         return [frame for frame, _ in found], [position for _, position in found]
 
 
 class Groups:
-    """All groups of a hub, by filter, and by the values that an event must have to concern them."""
+    """All groups of a hub, by filter and by the values that an event must have for the filter to match."""
 
     def __init__(self) -> None:
         self._by_filter: dict[Filter, Group] = {}
@@ -38,7 +38,7 @@ class Groups:
         return len(self._by_filter)
 
     def join(self, wanted: Filter, member: Subscriber) -> Group:
-        """Put a subscriber into its filter's group."""
+        """Put a subscriber into the group of its filter, which is made where there is none. Returns the group."""
         group = self._by_filter.get(wanted)
         if group is None:
             group = self._by_filter[wanted] = Group(wanted)
@@ -49,7 +49,7 @@ class Groups:
         return group
 
     def leave(self, wanted: Filter, member: Subscriber) -> None:
-        """Take a subscriber out; an empty group goes."""
+        """Take a subscriber out of its group. An empty group is dropped."""
         group = self._by_filter.get(wanted)
         if group is None:
             return
@@ -62,7 +62,7 @@ class Groups:
             self._sweep(wanted)
 
     def candidates(self, batch: Sequence[EncodedEvent]) -> dict[Group, Sequence[EncodedEvent]]:
-        """The groups that may match, each with the events of the batch to look at, in order."""
+        """Return the groups that may match, each with the events of the batch that it must look at, in order."""
         found: dict[Group, Sequence[EncodedEvent]] = dict.fromkeys(self._unindexed, batch)
         if not self._by_value:
             return found
@@ -94,7 +94,7 @@ class Groups:
             yield named.setdefault(value, set())
 
     def _sweep(self, wanted: Filter) -> None:
-        """Drop the buckets that a group's end left empty: filters come and go without bound."""
+        """Drop the buckets of the index that a group left empty: the number of filters over time has no bound."""
         equalities = wanted.equalities()
         if equalities is None:
             return

@@ -1,4 +1,4 @@
-"""History: pages of the log for replay; aligned, encoded once, shared, and read by one reader for all who wait."""
+"""History: pages of the log for replay, aligned, encoded once, and read once for all streams that wait for them."""
 
 import asyncio
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from feed.settings.fanout import ReplaySettings
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """The log at one moment: the epoch in force, the newest position, the last pruned one."""
+    """The log at one moment: the epoch in force, the newest position (`head`), and the last pruned position (`floor`)."""
 
     epoch: int
     head: int
@@ -25,25 +25,25 @@ class LogReader(Protocol):
     """What replay needs of a log. Every call raises DatabaseUnavailable while the log cannot be read."""
 
     async def state(self) -> LogState:
-        """The log now, read afresh."""
+        """Read the state of the log now."""
 
     async def read(self, after: int, upto: int) -> list[Event]:
-        """The events with after < position <= upto that are not pruned, ascending."""
+        """Return the events with after < position <= upto that are not pruned, in ascending order."""
 
     async def epoch_end(self, epoch: int) -> int | None:
-        """The last position that `epoch` and its successors agree on; None for an epoch that never was."""
+        """Return the last position that `epoch` shares with its successors, or None for an epoch that never was."""
 
     async def position_before(self, instant: datetime) -> int:
-        """The last position sequenced before `instant`."""
+        """Return the last position that was sequenced before `instant`."""
 
 
 class Pruned(Exception):
-    """The position asked for has left the log."""
+    """Raised where the event after a position has left the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """EncodedEvent events with after < position <= upto, dense."""
+    """The encoded events with after < position <= upto, without a gap. `size` is the bytes of their frames."""
 
     after: int
     upto: int
@@ -51,7 +51,7 @@ class Page:
     size: int
 
     def beyond(self, position: int) -> list[EncodedEvent]:
-        """The events that follow `position`; raises Pruned where the next one is gone."""
+        """Return the events that follow `position`. Raises Pruned where the next one has left the log."""
         first = position - self.after
         if first < 0:
             raise Pruned(position)
@@ -59,7 +59,7 @@ class Page:
 
 
 class History:
-    """Pages by number: page n holds the positions from n * page_size (exclusive) on. Use as a context manager."""
+    """Pages by number: page n begins after position n * page_size. Use it as a context manager, which owns the reads."""
 
     def __init__(self, reader: LogReader, settings: ReplaySettings) -> None:
         self.reader = reader
@@ -67,8 +67,8 @@ class History:
         self._cache_bytes = settings.cache
         self._cached: OrderedDict[int, Page] = OrderedDict()
         self._bytes = 0
-        self.hits = 0  # pages that were there, or on their way for somebody else
-        self.reads = 0  # pages that were read for the one who asked
+        self.hits = 0  # pages that were in memory, or were being read for another stream
+        self.reads = 0  # pages that had to be read
         self._generation = 0
         self._loading: dict[int, asyncio.Future[Page]] = {}
         self._reads = asyncio.Semaphore(settings.reads)
@@ -89,14 +89,15 @@ class History:
 
     @property
     def cached_bytes(self) -> int:
-        """What the pages in memory take, counted as frames."""
+        """Bytes of frames in the pages in memory."""
         return self._bytes
 
     def page(self, position: int, epoch: int, head: int, generation: int) -> "asyncio.Future[Page]":
-        """The page that holds the event after `position`, as a future that all who want it share.
+        """Return the page that holds the event after `position`, as a future that all who want the page share.
 
-        It ends at `head` at the latest, and belongs to one course of the log: a new one voids all pages. The future fails
-        with Pruned or DatabaseUnavailable. Wait for it by callback: awaiting it and being cancelled would cancel it.
+        The page ends at `head` at the latest, and belongs to one generation of the log: another one voids all pages. The
+        future fails with Pruned or DatabaseUnavailable. Wait for it by callback: whoever awaits it and is cancelled would
+        cancel it for all.
         """
         if generation != self._generation:
             self.clear()
@@ -104,7 +105,7 @@ class History:
         number = position // self._page_size
         upto = min((number + 1) * self._page_size, head)
         cached = self._cached.get(number)
-        if cached is None or cached.upto <= position:  # one that the head has left behind is good as far as it goes
+        if cached is None or cached.upto <= position:  # a page that ends below the head is good as far as it goes
             if number in self._loading:
                 self.hits += 1
             else:
@@ -118,7 +119,7 @@ class History:
         return ready
 
     def clear(self) -> None:
-        """Forget everything: the log took another course."""
+        """Forget all pages, and those that are being read."""
         self._cached.clear()
         self._bytes = 0
         for loading in self._loading.values():
@@ -129,17 +130,17 @@ class History:
         loading: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
         loading.add_done_callback(
             lambda done: done.cancelled() or done.exception()
-        )  # it is seen, even if all have left
+        )  # the failure is retrieved, even if every stream has left
         self._loading[number] = loading
         task = self._tasks.create_task(self._load(loading, number, upto, epoch), name=f"history page {number}")
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
 
     async def _load(self, loading: "asyncio.Future[Page]", number: int, upto: int, epoch: int) -> None:
-        """Fulfil `loading`, with the page or with what went wrong."""
+        """Read a page, and set it or what went wrong as the result of `loading`."""
         try:
             page = await self._read(number, upto, epoch)
-        except Exception as error:  # whoever waits must learn of it, whatever it is
+        except Exception as error:  # the streams that wait must learn of it, whatever it is
             if not loading.done():
                 loading.set_exception(error)
         else:

@@ -1,4 +1,4 @@
-"""The hub: takes batches from a source, keeps the ring, and hands every live subscriber its frames."""
+"""The hub: takes batches of events from a source, keeps the ring, and hands every live subscriber its frames."""
 
 import asyncio
 import itertools
@@ -32,17 +32,17 @@ class Counters:
     """What the hub has done since it started."""
 
     published: int = 0
-    deliveries: int = 0  # events handed to live subscribers
-    bytes: int = 0  # the same, with heartbeats
-    overruns: int = 0
+    deliveries: int = 0  # events that live subscribers took
+    bytes: int = 0  # bytes that live subscribers took, with heartbeats
+    overruns: int = 0  # subscribers that left the live set because they did not take a chunk
     pulled: int = 0  # events that streams read from the ring or the log
-    pulled_bytes: int = 0  # of these, and of all else that a stream says by itself
-    replays_ring: int = 0
-    replays_log: int = 0
+    pulled_bytes: int = 0  # bytes of these, and of all other frames that streams pull
+    replays_ring: int = 0  # replays that read the ring
+    replays_log: int = 0  # replays that read the log
 
 
 class Hub:
-    """One per process. Everything here happens within one tick of the event loop; nothing awaits a subscriber."""
+    """The hub of a process. It awaits no subscriber: each call is done within one turn of the event loop."""
 
     def __init__(self, settings: HubSettings, canary: Canary | None = None, traces: Traces = NO_TRACES) -> None:
         self._settings = settings
@@ -54,20 +54,23 @@ class Hub:
         self.ring = Ring(settings.ring_events, settings.ring_bytes)
         self.groups = Groups()
         self.counters = Counters()
-        self.ready = False  # a source has said where the head is
+        self.ready = False  # whether a source has met the head of the log
         self.epoch = 0
         self.head = 0
-        self.generation = 0  # counts the times the log took another course: positions before are void
+        self.generation = 0  # goes up when the log is replaced by another one: positions of older generations are void
         self.behind = 0  # events that the source knows of and has not published yet
         self.replays = Turns()
         self._waiting: set[asyncio.Event] = set()
 
     def next_id(self) -> str:
-        """A stream's id, its own among all processes on all machines; it begins with the process's."""
+        """Return an id for a stream, unique among all processes. It begins with the id of this one."""
         return f"{self.process}-{next(self._numbers):x}"
 
     def restart_at(self, epoch: int, position: int) -> None:
-        """A source starts (or starts over) after `position`; it sets `ready` once it has met the log's head."""
+        """Start, or start over, behind `position`. All subscribers leave the live set; once ready, a new generation begins.
+
+        The source sets `ready` when it has met the head of the log.
+        """
         if self.ready:
             self.generation += 1
         self.epoch = epoch
@@ -80,16 +83,20 @@ class Hub:
         self._wake_waiting()
 
     def continue_as(self, epoch: int) -> None:
-        """The log goes on unbroken under a new epoch."""
+        """Go on under a new epoch that shares all positions so far: nobody is disturbed."""
         self.epoch = epoch
 
     def publish(self, events: Sequence[Event]) -> None:
-        """Hand on the next dense positions: one write for each subscriber, not one for each event."""
+        """Hand the next dense positions to the live subscribers: one write for each, not one for each event.
+
+        A subscriber that does not take its frames leaves the live set. Where a subscriber or a filter raises, the streams
+        concerned end, and everybody else gets the batch.
+        """
         batch = [EncodedEvent(self.epoch, event) for event in events]
         self.ring.extend(batch)
         self.head = batch[-1].position
         self.behind = max(0, self.behind - len(batch))
-        if self.ready:  # what fills the ring of a hub that starts is no news
+        if self.ready:  # else the source is only filling the ring
             self.counters.published += len(batch)
         now = asyncio.get_running_loop().time()
         for group, concerned in self._candidates(batch).items():
@@ -116,7 +123,7 @@ class Hub:
                 if len(chunks) > 1:
                     self._count_what_was_taken(member, chunks, reached)
                 self.leave(group.filter, member)
-            group.totals.add(len(frames), size)  # after they have left: it is nothing of theirs
+            group.totals.add(len(frames), size)  # after those who refused have left: it does not count for them
         self._wake_waiting()
         if self._canary is not None:
             self._time_canaries(batch)
@@ -147,26 +154,26 @@ class Hub:
         self.counters.bytes += size
 
     def _time_canaries(self, batch: Sequence[EncodedEvent]) -> None:
-        """Hand a canary to whoever times them, behind all subscribers."""
+        """Show the canaries of a batch to the one who measures them, after all subscribers were served."""
         for one in batch:
             if one.event.kind is Kind.CANARY and self._canary is not None:
                 self._canary.note_arrival(one.event)
 
     def join(self, wanted: Filter, member: Subscriber) -> None:
-        """Make a subscriber live. Call it in the tick in which its position was seen to be the head."""
+        """Make a subscriber live. Its position must be the head: nothing may be awaited after that was checked."""
         member.live = True
         member.told_at = asyncio.get_running_loop().time()
         self.groups.join(wanted, member)
 
     def leave(self, wanted: Filter, member: Subscriber) -> None:
-        """Take a subscriber out of the live set; what it was given stays with it."""
+        """Take a subscriber out of the live set, and wake its stream. One that is not live is left alone."""
         if member.live:
             member.live = False
             self.groups.leave(wanted, member)
             member.wake.set()
 
     def beat(self, now: float) -> None:
-        """Tell every live subscriber that has heard nothing for the interval where the head is; `now` is loop time."""
+        """Send a heartbeat to every live subscriber that was told nothing for `heartbeat` seconds; `now` is loop time."""
         chunk = Chunk(heartbeat(self.epoch, self.head))
         silent = now - self.heartbeat
         for group in list(self.groups):
@@ -180,7 +187,7 @@ class Hub:
                     self.leave(group.filter, member)
 
     async def run_heartbeat(self) -> None:
-        """Beat for ever: one timer for all subscribers."""
+        """Send heartbeats until cancelled, by one timer for all subscribers."""
         await supervised("heartbeat", self._beat_for_ever, Backoff(self.heartbeat))
 
     async def _beat_for_ever(self) -> None:
@@ -192,15 +199,15 @@ class Hub:
                 self.beat(loop.time())
 
     def await_change(self, wake: asyncio.Event) -> None:
-        """Set `wake` when the head moves next."""
+        """Set `wake` when the head moves next, or the hub starts over."""
         self._waiting.add(wake)
 
     def forget(self, wake: asyncio.Event) -> None:
-        """No longer."""
+        """Do not set `wake` any more."""
         self._waiting.discard(wake)
 
     def retry_ms(self, busy: bool = False) -> int:
-        """A jittered time after which to come back, in milliseconds; never 0."""
+        """Return a random time after which a client is to come back, in milliseconds; never 0."""
         settings = self._settings
         low, high = (settings.retry_max, settings.retry_busy) if busy else (settings.retry_min, settings.retry_max)
         return max(1, round(random.uniform(low, max(low, high)) * 1000))
@@ -212,7 +219,7 @@ class Hub:
 
 
 def _chunks(frames: Sequence[bytes], positions: Sequence[int], head: int) -> Iterator[tuple[Chunk, int]]:
-    """The frames, joined to chunks of at most PIECE bytes, and the position that each reaches: the last `head`."""
+    """Yield chunks of at most PIECE bytes, or of one frame, each with the position that it reaches: the last, `head`."""
     begin, size = 0, len(frames[0])
     for number in range(1, len(frames)):
         if size + len(frames[number]) > PIECE:
@@ -223,5 +230,5 @@ def _chunks(frames: Sequence[bytes], positions: Sequence[int], head: int) -> Ite
 
 
 def _offer(member: Subscriber, chunks: Sequence[tuple[Chunk, int]], now: float) -> bool:
-    """Hand over as many as are taken; whether that was all."""
+    """Offer chunks until one is not taken; returns whether all were."""
     return all(member.offer(chunk, upto, now) for chunk, upto in chunks)

@@ -1,4 +1,4 @@
-"""The ring: the newest events in memory, bounded by number and by bytes of their frames."""
+"""The ring: the newest events, held in memory, bounded by their number and by the bytes of their frames."""
 
 from collections.abc import Iterable
 
@@ -6,12 +6,12 @@ from feed.fanout.encoded import EncodedEvent
 
 
 class Ring:
-    """Dense positions from `floor` (exclusive) to the head; the oldest fall out."""
+    """Events of dense positions up to the head. At most `events` of them and `size` bytes are held; the oldest fall out."""
 
     def __init__(self, events: int, size: int) -> None:
         self._events = events
         self._size = size
-        self._held: list[EncodedEvent] = []  # what has fallen out stays at its beginning until that is half of it
+        self._held: list[EncodedEvent] = []  # what has fallen out stays at the beginning until it is half of the list
         self._gone = 0
         self._bytes = 0
 
@@ -19,11 +19,11 @@ class Ring:
         return len(self._held) - self._gone
 
     def covers(self, position: int) -> bool:
-        """Whether every event after `position` (up to the head) is held."""
+        """Whether every event after `position`, up to the head, is held."""
         return len(self._held) > self._gone and position >= self._held[self._gone].position - 1
 
     def extend(self, batch: Iterable[EncodedEvent]) -> None:
-        """Append the next positions and let the oldest go."""
+        """Append the events of the next positions, and drop the oldest ones that are over the bounds."""
         held = self._held
         for one in batch:
             held.append(one)
@@ -36,12 +36,12 @@ class Ring:
             self._gone = 0
 
     def after(self, position: int, limit: int) -> list[EncodedEvent]:
-        """At most `limit` events that follow `position`; call it only where `covers(position)`."""
+        """Return at most `limit` events that follow `position`. Call it only where `covers(position)` is true."""
         first = self._gone + max(0, position + 1 - self._held[self._gone].position)
         return self._held[first : first + limit]
 
     def clear(self) -> None:
-        """Forget everything: the log took another course."""
+        """Drop all events."""
         self._held.clear()
         self._gone = 0
         self._bytes = 0

@@ -1,4 +1,4 @@
-"""Where a stream begins: what a client asked for, held against the log."""
+"""The position at which a stream begins: what a client asked for, compared with the log."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +9,7 @@ from feed.model.query import Start
 
 
 class Lost(StrEnum):
-    """Why a cursor is of no use."""
+    """Why a cursor is of no use: the reason in a `reset` frame."""
 
     MALFORMED = "malformed"
     AHEAD = "ahead"
@@ -19,14 +19,14 @@ class Lost(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StartPosition:
-    """Where a stream begins; `lost` where that is the head for want of anything better."""
+    """The position at which a stream begins. Where the cursor is of no use it is the head, and `lost` says why."""
 
     position: int
     lost: Lost | None = None
 
 
 async def find_start_position(start: Start, hub: Hub, history: History) -> StartPosition:
-    """Where to begin; raises DatabaseUnavailable where only the database can tell."""
+    """Return where a stream is to begin. Raises DatabaseUnavailable where the database must be asked and is away."""
     if start.malformed:
         return StartPosition(hub.head, Lost.MALFORMED)
     if start.earliest:
@@ -38,8 +38,8 @@ async def find_start_position(start: Start, hub: Hub, history: History) -> Start
         return StartPosition(hub.head)
     epoch = hub.epoch if cursor.epoch is None else cursor.epoch
     if epoch == hub.epoch and cursor.position <= hub.head:
-        return StartPosition(cursor.position)  # if it was pruned, replay will find out
-    # The database judges, read afresh: this process may merely lag behind it.
+        return StartPosition(cursor.position)  # whether it was pruned, replay finds out
+    # The database decides, since this process may merely lag behind it.
     state = await history.reader.state()
     if cursor.epoch is not None and epoch != state.epoch:
         end = await history.reader.epoch_end(epoch)

@@ -1,4 +1,4 @@
-"""The open streams: who is in, who may still come in, and whose time has come."""
+"""The open streams of a process: how many there may be, and which of them must end."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ from feed.supervision import Backoff, supervised
 log = structlog.get_logger(__name__)
 
 _ON_THE_WAY = 10.0
-"""Seconds for which an end also concerns streams that come after it: they may have been let in before."""
+"""Seconds for which `end_where` also ends new streams: their requests may have been admitted before it was called."""
 
 
 class Streams:
@@ -32,8 +32,8 @@ class Streams:
         self._streams: dict[str, Stream] = {}
         self._of_address: Counter[str] = Counter()
         self._of_grant: Counter[str] = Counter()
-        self.opened: Counter[str] = Counter()  # ever, by protocol
-        self.ended: Counter[str] = Counter()  # ever, by reason
+        self.opened: Counter[str] = Counter()  # streams since the process began, by protocol
+        self.ended: Counter[str] = Counter()  # streams since the process began, by reason
         self._ending: list[tuple[float, Callable[[Stream], bool], Goodbye]] = []
         self.draining = False
         self.empty = asyncio.Event()
@@ -47,12 +47,12 @@ class Streams:
 
     @contextmanager
     def holding(self, stream: Stream) -> Iterator[None]:
-        """Count `stream` as open; one that cannot be had now is told so at once."""
+        """Count `stream` as open while the context lasts. A stream that may not be opened now is told to end at once."""
         refused = self._ended(stream) or self._refusal(stream)
         if refused is not None:
             stream.end(refused)
         if stream.leaving:
-            # It is told so and gone: it takes nobody's place, and a client that does not listen is not waited for.
+            # It only says goodbye: it counts towards no limit.
             self.opened[stream.caller.family] += 1
             try:
                 yield
@@ -84,7 +84,7 @@ class Streams:
             self._note(stream, failed or stream.ended)
 
     def _note(self, stream: Stream, reason: Goodbye | Ended) -> None:
-        """Count an end, and say in one line what the stream was."""
+        """Count the end of a stream, and log what the stream was in one line."""
         self.ended[reason.value] += 1
         if self._settings.log:
             caller = stream.caller
@@ -95,14 +95,14 @@ class Streams:
             )  # fmt: skip
 
     def _ended(self, stream: Stream) -> Goodbye | None:
-        """Whether it was to end between being let in and getting here."""
+        """Return the reason why a stream that was admitted a moment ago was to end meanwhile, or None."""
         if not self._ending:
             return None
         now = asyncio.get_running_loop().time()
         return next((reason for until, ends, reason in self._ending if until > now and ends(stream)), None)
 
     def refusal(self) -> Goodbye | None:
-        """Why nobody can come in now; None where somebody can."""
+        """Return why no stream can be opened now, or None if streams can be."""
         if self.draining:
             return Goodbye.DRAIN
         if len(self) >= self._settings.max_streams:
@@ -119,7 +119,7 @@ class Streams:
         return self.refusal()
 
     def end_where(self, ends: Callable[[Stream], bool], reason: Goodbye) -> int:
-        """Say goodbye to the streams for which `ends` is true, and to those that are on their way in; returns how many."""
+        """End the open streams for which `ends` is true, and those that open soon. Returns how many of them are open."""
         now = asyncio.get_running_loop().time()
         self._ending = [one for one in self._ending if one[0] > now]
         self._ending.append((now + _ON_THE_WAY, ends, reason))
@@ -136,9 +136,9 @@ class Streams:
             self.end_where(lambda stream: concerns(revocation, stream.caller.grant), Goodbye.REVOKED)
 
     async def watch(self) -> None:
-        """Watch for ever: cut off clients that take no bytes, and end streams that are too old or whose grant has expired.
+        """Until cancelled, cut off clients that take no bytes and end streams that are too old or whose grant has expired.
 
-        It is one timer for all streams.
+        One timer serves all streams.
         """
         await supervised("stream watch", self._watch, Backoff(1.0))
 
@@ -161,7 +161,7 @@ class Streams:
 
 
 def due_after(max_age: float | None, now: float) -> float | None:
-    """When a stream that opens `now` is to end: a tenth sooner or later than `max_age`."""
+    """Return the loop time at which a stream that opens `now` is to end: `max_age` later, give or take a tenth."""
     return None if max_age is None else now + max_age * random.uniform(0.9, 1.1)
 
 

@@ -1,4 +1,4 @@
-"""A subscriber: one stream's place in the live set, and how it takes what the hub hands it."""
+"""A subscriber: one stream as the hub sees it, with its position and what it was handed."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ log = structlog.get_logger(__name__)
 
 
 class Totals:
-    """Running totals of what was handed over: events, and bytes of all frames."""
+    """What was handed over in all: events, and bytes of all frames."""
 
     __slots__ = ("bytes", "events")
 
@@ -20,53 +20,55 @@ class Totals:
         self.bytes = 0
 
     def add(self, events: int, size: int) -> None:
-        """So much more; less, where negative."""
+        """Add to the totals; negative numbers are taken off."""
         self.events += events
         self.bytes += size
 
 
 class Subscriber:
-    """Lives in a group while it is at the head. One that does not keep up leaves, with its position, and pulls.
+    """A stream that is a member of a group while it is live, that is, at the head.
 
-    What its group is handed is added up once for all members: each notes where the group's totals stands when it joins, and
-    takes the difference along when it leaves.
+    A subscriber that does not take a chunk leaves the group with its position, and its stream pulls what it has missed.
+
+    What a group is handed is added up once for all members. A subscriber takes the group's totals off its own when it
+    joins, and adds them when it leaves.
     """
 
     __slots__ = ("_of_group", "_own", "_write", "failed", "live", "position", "told_at", "wake")
 
     def __init__(self, wake: asyncio.Event, write: Callable[[Chunk], bool]) -> None:
-        self._write = write
+        self._write = write  # of its wire
         self._own = Totals()
         self._of_group: Totals | None = None
-        self.position = 0  # everything up to here has been given
+        self.position = 0  # everything up to here was handed over
         self.live = False
-        self.failed = False  # something of ours raised while it was handed an event: its stream cannot go on
-        self.told_at = 0.0  # loop time of the last chunk
+        self.failed = False  # feed itself failed while it was handed an event: its stream must end
+        self.told_at = 0.0  # loop time of the last chunk that it took
         self.wake = wake
 
     @property
     def events(self) -> int:
-        """Events that it was handed while live, ever."""
+        """Events that it was handed while it was live, in all."""
         return self._own.events + (0 if self._of_group is None else self._of_group.events)
 
     @property
     def size(self) -> int:
-        """Bytes that it was handed while live, ever."""
+        """Bytes that it was handed while it was live, in all."""
         return self._own.bytes + (0 if self._of_group is None else self._of_group.bytes)
 
     def enter_group(self, totals: Totals) -> None:
-        """From now on what its group is handed is handed to it."""
+        """Count what its group is handed from now on as handed to it, too."""
         self._own.add(-totals.events, -totals.bytes)
         self._of_group = totals
 
     def leave_group(self) -> None:
-        """No longer; what it was handed so far stays its own."""
+        """Stop counting along with its group; what it was handed so far stays counted."""
         if self._of_group is not None:
             self._own.add(self._of_group.events, self._of_group.bytes)
             self._of_group = None
 
     def count(self, events: int, size: int) -> None:
-        """It was handed something that its group was not."""
+        """Count something that it was handed and the rest of its group was not."""
         self._own.add(events, size)
 
     def offer(self, chunk: Chunk, upto: int, now: float) -> bool:

@@ -1,26 +1,26 @@
-"""A cursor: the id a subscriber sends back, `<epoch>.<position>` or a bare position."""
+"""A cursor: the id that a client sends back, `<epoch>.<position>` or a position alone."""
 
 import re
 from dataclasses import dataclass
 
-# 19 digits hold any bigint; what is longer cannot be ours and is refused before int() sees it.
+# 19 digits hold any bigint. A longer number is no position of ours, and is refused before int() reads it.
 _SHAPE = re.compile(r"(?:([0-9]{1,10})\.)?([0-9]{1,19})\Z")
 _LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in the log: everything up to and including `position` has been seen."""
+    """A place in the log: the client has seen everything up to and including `position`."""
 
     position: int
-    epoch: int | None = None  # None: the epoch in force
+    epoch: int | None = None  # None is the epoch in force
 
     def __str__(self) -> str:
         return str(self.position) if self.epoch is None else f"{self.epoch}.{self.position}"
 
 
 def parse_cursor(text: str) -> Cursor | None:
-    """Return the cursor that `text` spells, or None where it spells none (the stream then resets)."""
+    """Return the cursor that `text` spells, or None where it spells none. The stream then begins with a `reset`."""
     found = _SHAPE.match(text.strip())
     if found is None or int(found[2]) > _LARGEST:
         return None

@@ -6,15 +6,18 @@ from typing import Any
 
 
 class Kind(StrEnum):
-    """What happened to the posting, as its subscribers see it."""
+    """What happened to a posting, as subscribers are told. The log holds the values."""
 
     POSTED = "posted"
     UPDATED = "updated"
     CLOSED = "closed"
     CANARY = "canary"
-    """Nothing happened: it takes the whole way, tells how long that takes, and no subscriber is sent it."""
+    """Nothing happened to any posting: the event takes the whole way to measure it, and no subscriber is sent it."""
     UNKNOWN = "unknown"
-    """A kind that a newer version of feed wrote to the log: it takes its position, and no subscriber is sent it."""
+    """A kind that only a newer version of feed knows: the event takes its position, and no subscriber is sent it.
+
+    `Kind(text)` returns it for every text that is no other kind.
+    """
 
     @classmethod
     def _missing_(cls, value: object) -> "Kind":

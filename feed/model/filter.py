@@ -24,14 +24,14 @@ EARTH_RADIUS = 6371.0088
 
 
 class Terms:
-    """A posting as filters see it: folded once, however many filters look."""
+    """A posting as filters see it. Text is folded at the first look, once for all filters."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         self._job = job
 
     @cached_property
     def equal(self) -> dict[str, frozenset[str]]:
-        """The folded values under each name of EQUALITY."""
+        """The folded values under each name of EQUALITY; a field that is null has none."""
         job = self._job
         found = {
             name: frozenset((fold(job[name]),)) if job[name] is not None else frozenset() for name in EQUALITY[:-1]
@@ -41,30 +41,30 @@ class Terms:
 
     @cached_property
     def location(self) -> str:
-        """The location's words; no location, no words."""
+        """The words of the location, as `words` returns them."""
         return words(self._job["location"] or "")
 
     @cached_property
     def text(self) -> str:
-        """The words that `q` looks through."""
+        """The words of title, company, tags and location, which `q` searches."""
         job = self._job
         return words(" ".join((job["title"], job["company"], *(job["tags"] or ()), job["location"] or "")))
 
     @cached_property
     def pay(self) -> float | None:
-        """The upper salary bound as an amount a year, in `currency`."""
+        """The upper bound of the salary, or else the lower one, as an amount a year in `currency`; None without a salary."""
         job = self._job
         bound = job["salary_max"] if job["salary_max"] is not None else job["salary_min"]
         return None if bound is None else float(bound) * PERIODS[job["salary_period"]]
 
     @property
     def currency(self) -> str | None:
-        """The salary's currency."""
+        """The currency of the salary, such as EUR; None where it is not known."""
         found: str | None = self._job["currency"]
         return found
 
     def distance(self, latitude: float, longitude: float) -> float | None:
-        """Kilometres from a point by great circle; None without coordinates."""
+        """Return the great-circle distance from a point in kilometres, or None where the posting has no coordinates."""
         lat, lon = self._job["latitude"], self._job["longitude"]
         if lat is None or lon is None:
             return None
@@ -72,7 +72,7 @@ class Terms:
 
 
 def distance_km(lat1: float, lon1: float, lat2: float, lon2: float) -> float:
-    """Great-circle distance between two points in degrees, by the haversine formula."""
+    """Return the great-circle distance in kilometres between two points in degrees, by the haversine formula."""
     half = (
         math.sin(math.radians(lat2 - lat1) / 2) ** 2
         + math.cos(math.radians(lat1)) * math.cos(math.radians(lat2)) * math.sin(math.radians(lon2 - lon1) / 2) ** 2
@@ -82,7 +82,7 @@ def distance_km(lat1: float, lon1: float, lat2: float, lon2: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """A circle on the Earth: degrees and kilometres."""
+    """A circle on the Earth: its centre in degrees, its radius in kilometres."""
 
     latitude: float
     longitude: float
@@ -91,7 +91,7 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A canonical filter: values folded and sorted, so that equal wishes are equal filters and share one group."""
+    """A filter in canonical form: values are folded and sorted, so that filters that mean the same are equal."""
 
     company: tuple[str, ...] = ()
     country: tuple[str, ...] = ()
@@ -106,14 +106,14 @@ class Filter:
     near: Near | None = None
     event: tuple[Kind, ...] = field(default=())
     within: "Filter | None" = None
-    """A filter that must match too: what a credential lets its holder see."""
+    """Another filter that must match too: the part of the feed that a credential lets its holder see."""
 
     def narrowed(self, within: "Filter") -> "Filter":
-        """This filter inside another one, beyond which its holder sees nothing."""
+        """Return this filter inside another one, beyond which its holder sees nothing."""
         return self if within == EVERYTHING else replace(self, within=within)
 
     def equalities(self) -> tuple[str, tuple[str, ...]] | None:
-        """The name and values to index this filter by: an event can only match with one of the values."""
+        """Return a name, and values of which a matching posting has one, to index this filter by, or None."""
         for name in ("company", "tag", "country", "seniority", "employment_type", "workplace"):
             values: tuple[str, ...] = getattr(self, name)
             if values:
@@ -121,7 +121,7 @@ class Filter:
         return None if self.within is None else self.within.equalities()
 
     def matches(self, posting: Terms) -> bool:
-        """Whether a posting passes, whatever the event's kind."""
+        """Whether a posting matches, whatever the kind of the event."""
         for name in EQUALITY:
             wanted: tuple[str, ...] = getattr(self, name)
             if wanted and posting.equal[name].isdisjoint(wanted):
@@ -145,7 +145,10 @@ class Filter:
         return (not self.event or kind in self.event) and (self.within is None or self.within.wants(kind))
 
     def kind_of(self, event: Event, now: Terms, before: Terms) -> Kind | None:
-        """What this filter's subscribers are told: the event's kind, CLOSED where it left the filter, or None."""
+        """Return what this filter's subscribers are told: the kind of the event, CLOSED if the posting left it, or None.
+
+        `now` and `before` are the posting after the change and before it.
+        """
         if self.matches(now):
             kind = event.kind
         elif event.kind is Kind.POSTED or before is now or not self.matches(before):

@@ -1,14 +1,13 @@
-"""Folding text for comparison: without case, without accents, the same in Python and in SQL.
+"""Folding: text without case and accents, for comparison, with the same result in Python and in SQL.
 
-`fold.sql` in the migrations holds the twin of every function here, letter for letter; Python's own `casefold` and
-Postgres's `lower` differ by version and locale, so neither is used beyond ASCII. `tests/postgres/test_fold.py`
-compares the two over every code point.
+A migration defines the same functions in SQL. Python's `casefold` and Postgres's `lower` differ by version and locale, so
+neither is used beyond ASCII. `tests/postgres/test_fold.py` compares the two sides over every code point.
 """
 
 import re
 import unicodedata
 
-# Combining diacritical marks: what NFKD splits off a letter.
+# Combining diacritical marks, which Unicode's compatibility decomposition (NFKD) splits off letters.
 _MARKS = re.compile("[\u0300-\u036f]")
 
 # One-to-one lower case of the scripts whose capitals NFKD leaves alone, and the Latin letters that carry their
@@ -45,12 +44,12 @@ _BETWEEN = re.compile(f"[{SEPARATORS}]+")
 
 
 def fold(text: str) -> str:
-    """Return `text` without case and accents: "Zürich" and "ZURICH" fold alike."""
+    """Return `text` without case and accents: "Zürich" and "ZURICH" give the same result."""
     if text.isascii():
         return text.lower()
     return _MARKS.sub("", unicodedata.normalize("NFKD", text)).translate(_TABLE)
 
 
 def words(text: str) -> str:
-    """Return the folded words of `text`, each with one blank on both sides: " berlin germany "."""
+    """Return the folded words of `text`, one blank before and after each: " berlin germany "; without words, two blanks."""
     return f" {_BETWEEN.sub(' ', fold(text)).strip(' ')} "

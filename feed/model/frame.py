@@ -1,4 +1,4 @@
-"""Frames: events and control messages as bytes of `text/event-stream` (WHATWG HTML, 9.2), encoded strictly, once."""
+"""Frames: events and control messages as bytes of `text/event-stream` (WHATWG HTML, 9.2). Each ends with a blank line."""
 
 import re
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ _BREAKS = re.compile("[\x85\u2028\u2029]")
 
 
 def encode(value: Any) -> bytes:
-    """JSON in UTF-8 on one line by anybody's reckoning."""
+    """Return a value as JSON in UTF-8, on one line whatever characters a reader takes for the end of one."""
     data = orjson.dumps(value)
     if b"\xe2\x80\xa8" in data or b"\xe2\x80\xa9" in data or b"\xc2\x85" in data:
         text = data.decode()
@@ -22,7 +22,7 @@ def encode(value: Any) -> bytes:
 
 
 def document(event: Event, kind: Kind) -> dict[str, Any]:
-    """What an event's `data` says, as a subscriber that is told `kind` reads it."""
+    """Return the `data` of an event for subscribers that are told `kind`."""
     job = event.job
     data = {**job, "href": f"/v1/jobs/{job['id']}"}
     if kind is Kind.CLOSED:
@@ -31,7 +31,7 @@ def document(event: Event, kind: Kind) -> dict[str, Any]:
 
 
 def event_frame(epoch: int, event: Event, kind: Kind) -> bytes:
-    """The frame of one event; `kind` differs from the event's own where it left a filter."""
+    """Return the frame of one event. `kind` is CLOSED, whatever the event's own kind, where a posting left a filter."""
     return b"id: %d.%d\nevent: %b\ndata: %b\n\n" % (
         epoch,
         event.position,
@@ -41,22 +41,22 @@ def event_frame(epoch: int, event: Event, kind: Kind) -> bytes:
 
 
 def opening(epoch: int, position: int, retry_ms: int) -> bytes:
-    """The first bytes of a stream: how long to wait before coming back, and the cursor, pinned without an event."""
+    """Return the first frames of a stream: the time to wait before reconnecting, and the cursor. Browsers fire no event."""
     return b"retry: %d\n\nid: %d.%d\n\n" % (retry_ms, epoch, position)
 
 
 def pin(epoch: int, position: int) -> bytes:
-    """Move the client's cursor; browsers fire nothing."""
+    """Return a frame that only moves the client's cursor: no event fires in a browser."""
     return b"id: %d.%d\n\n" % (epoch, position)
 
 
 def synced(position: int, replayed: int) -> bytes:
-    """Replay has met the head after `replayed` events."""
+    """Return the frame which says that replay has met the head, after `replayed` events."""
     return b'event: synced\ndata: {"position":%d,"replayed":%d}\n\n' % (position, replayed)
 
 
 def heartbeat(epoch: int, position: int, at: datetime | None = None) -> bytes:
-    """Nothing happened up to `position`; `at` is the server's clock."""
+    """Return a heartbeat: nothing more happened up to `position`. `at` is the time now unless given."""
     instant = (at or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return b'id: %d.%d\nevent: heartbeat\ndata: {"position":%d,"at":"%b"}\n\n' % (
         epoch,
@@ -67,11 +67,11 @@ def heartbeat(epoch: int, position: int, at: datetime | None = None) -> bytes:
 
 
 def reset(epoch: int, position: int, reason: str, snapshot: str) -> bytes:
-    """The cursor is of no use: read `snapshot`, the stream goes on from the head."""
+    """Return the frame which says that the cursor is of no use: the client reads `snapshot`, and the stream goes on here."""
     data = encode({"reason": reason, "snapshot": snapshot})
     return b"id: %d.%d\nevent: reset\ndata: %b\n\n" % (epoch, position, data)
 
 
 def goodbye(reason: str, retry_ms: int) -> bytes:
-    """The stream ends here; come back after `retry_ms`."""
+    """Return the last frame of a stream: the client is to come back after `retry_ms` milliseconds."""
     return b'retry: %d\nevent: goodbye\ndata: {"reason":"%b","retry_ms":%d}\n\n' % (retry_ms, reason.encode(), retry_ms)

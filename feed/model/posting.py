@@ -1,4 +1,4 @@
-"""A posting: its fields, what a write may say of it, and how it reads."""
+"""A posting: its fields, what clients may write, and what they read."""
 
 import re
 from datetime import datetime
@@ -83,7 +83,7 @@ Money = Annotated[Decimal, BeforeValidator(_number), Field(ge=0, le=999_999_999_
 
 
 class PostingIn(BaseModel):
-    """What a write says of one posting. Text is kept as sent; money is in units of `currency` a `salary_period`."""
+    """One posting as a client writes it. Text is kept as sent; salaries are in units of `currency` per `salary_period`."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -133,18 +133,18 @@ class PostingIn(BaseModel):
 
     @property
     def key(self) -> tuple[str, str] | None:
-        """What makes a write idempotent; None where every write makes a new posting."""
+        """Source and external id, by which a later write updates the posting; None where each write makes a new one."""
         return None if self.external_id is None else (self.source, self.external_id)
 
     def row(self) -> dict[str, Any]:
-        """The posting as the job store takes it."""
+        """Return the posting as the job store takes it: JSON values, and `closed_given` if the client wrote `closed_at`."""
         row = self.model_dump(mode="json")
         row["closed_given"] = "closed_at" in self.model_fields_set
         return row
 
 
 class Posting(BaseModel):
-    """A posting as it reads in lists and events; times are RFC 3339, `href` is relative to the server."""
+    """A posting as clients read it in lists and events. Times are RFC 3339; `href` is a path on the server."""
 
     id: int
     source: str
@@ -173,13 +173,13 @@ class Posting(BaseModel):
 
 
 class PostingWhole(Posting):
-    """One posting with its description."""
+    """A posting with its description, as a client reads it alone."""
 
     description: str | None
 
 
 def faults_of(error: ValidationError, index: int | None = None) -> list[Fault]:
-    """Name each bad field of one posting."""
+    """Return a fault for each bad field of one posting; `index` is its place in the request, from 0."""
     found = []
     for entry in error.errors(include_url=False, include_context=False, include_input=False):
         field = ".".join(str(part) for part in entry["loc"]) or "posting"

@@ -1,4 +1,4 @@
-"""Query parameters: from what a client wrote to a canonical filter and a start; every refusal names its field."""
+"""Query parameters: turns what a client wrote into a canonical filter and a start. Every refusal names its field."""
 
 import re
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class FilterQuery(BaseModel):
     )
 
     def canonical(self, values: int = 100) -> Filter:
-        """Return the filter; raises Invalid naming each field that makes no sense."""
+        """Return the filter of at most `values` values and words. Raises Invalid, naming each field that makes no sense."""
         faults: list[Fault] = []
         for name in (*EQUALITY, "location"):
             if len(getattr(self, name)) > values:
@@ -96,7 +96,7 @@ class FilterQuery(BaseModel):
         )
 
     def encoded(self, **more: str) -> str:
-        """The filters as a query string, in the client's own words, with `more` behind them."""
+        """Return the filters as the client wrote them, as a query string, with `more` parameters at the end."""
         pairs: list[tuple[str, str]] = []
         for name in FilterQuery.model_fields:
             value = getattr(self, name)
@@ -106,7 +106,7 @@ class FilterQuery(BaseModel):
 
 
 def parse_filter(text: str) -> Filter:
-    """Return the filter that a query string names; the empty one is everything. Raises Invalid."""
+    """Return the filter that a query string spells; an empty string spells all events. Raises Invalid."""
     given: dict[str, Any] = {}
     for name, value in parse_qsl(text, keep_blank_values=True):
         given.setdefault(name, []).append(value)
@@ -141,16 +141,16 @@ def _near(near: str | None, radius_km: float | None, faults: list[Fault]) -> Nea
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a stream begins: a cursor, a time, or one of the ends of the log."""
+    """Where a client wants its stream to begin: at a cursor, at a time, or at one of the ends of the log."""
 
     cursor: Cursor | None = None
     since: datetime | None = None
     earliest: bool = False
-    malformed: bool = False  # an id was sent that is none of ours
+    malformed: bool = False  # the client sent an id that is no cursor
 
 
 class StreamQuery(FilterQuery):
-    """The filters, and where to begin: `Last-Event-ID`, else `last_event_id`, else `since`, else `from`."""
+    """The filters, and where to begin: the header `Last-Event-ID`, else `last_event_id`, else `since`, else `from`."""
 
     last_event_id: str | None = Field(
         default=None, description="The id of the last event seen, `<epoch>.<position>` or a bare position."
@@ -165,7 +165,7 @@ class StreamQuery(FilterQuery):
     )
 
     def start(self, last_event_id: str | None, now: datetime) -> Start:
-        """Return where to begin, given the header; raises Invalid for a `since` that is no time."""
+        """Return where to begin. `last_event_id` is the header. Raises Invalid for a `since` that is no time."""
         sent = last_event_id or self.last_event_id
         since = None if self.since is None else parse_since(self.since, now)
         if sent:
@@ -180,7 +180,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def parse_since(text: str, now: datetime) -> datetime:
-    """Return the instant that `text` names; raises Invalid."""
+    """Return the instant that `text` spells, as RFC 3339 or as a time before `now`. Raises Invalid."""
     ago = re.fullmatch(r"([0-9]{1,8})([smhd])", text)
     try:
         if ago is not None:
