@@ -3,54 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
 
 import pytest
 
 from feed.errors import DatabaseUnavailable
-from feed.fanout.history import History, LogState, Page, Pruned
-from feed.model.event import Event
+from feed.fanout.history import History, Page, Pruned
 from feed.settings.fanout import ReplaySettings
-from tests.unit.events import EPOCH, event, positions
+from tests.unit.events import EPOCH, positions
+from tests.unit.fake_log import FakeLog
 
 LARGE = 10**9
-
-
-class FakeLog:
-    """A log of `head` events whose reads wait until they are let go."""
-
-    def __init__(self, head: int = 100) -> None:
-        self.head = head
-        self.floor = 0
-        self.reads: list[tuple[int, int]] = []
-        self.under_way = 0
-        self.most_under_way = 0
-        self.fault: Exception | None = None
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.asked = asyncio.Event()
-
-    async def state(self) -> LogState:
-        return LogState(EPOCH, self.head, self.floor)
-
-    async def read(self, after: int, upto: int) -> list[Event]:
-        self.reads.append((after, upto))
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
-        self.asked.set()
-        try:
-            await self.gate.wait()
-        finally:
-            self.under_way -= 1
-        if self.fault is not None:
-            raise self.fault
-        return [event(position) for position in range(max(after, self.floor) + 1, min(upto, self.head) + 1)]
-
-    async def epoch_end(self, epoch: int) -> int | None:
-        return None
-
-    async def position_before(self, instant: datetime) -> int:
-        return 0
 
 
 @asynccontextmanager
