@@ -110,8 +110,11 @@ class Hub:
             chunks = list(_chunks(frames, reached, self.head))
             if len(chunks) == 1:
                 chunk, upto = chunks[0]
-                refused = [member for member in group.members if not member.offer(chunk, upto, now)]
                 size = chunk.size
+                if size <= PIECE:
+                    refused = [member for member in group.members if not member.offer(chunk, upto, now)]
+                else:  # it is pulled, piece by piece
+                    refused = list(group.members)
             else:
                 refused = [member for member in group.members if not _offer(member, chunks, now)]
                 size = sum(chunk.size for chunk, _ in chunks)
@@ -230,5 +233,5 @@ def _chunks(frames: Sequence[bytes], positions: Sequence[int], head: int) -> Ite
 
 
 def _offer(member: Subscriber, chunks: Sequence[tuple[Chunk, int]], now: float) -> bool:
-    """Offer chunks until one is not taken; returns whether all were."""
-    return all(member.offer(chunk, upto, now) for chunk, upto in chunks)
+    """Offer chunks until one is not taken, or is too large to be pushed; returns whether all were taken."""
+    return all(chunk.size <= PIECE and member.offer(chunk, upto, now) for chunk, upto in chunks)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from feed.wire.chunk import PIECE, Chunk
+from feed.wire.chunk import Chunk
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +77,7 @@ class Subscriber:
         The caller then drops the subscriber. Whatever the wire raises is logged, and `failed` says so.
         """
         try:
-            if chunk.size > PIECE or not self._write(chunk):
+            if not self._write(chunk):
                 return False
         except Exception:
             log.exception("a subscriber failed", position=self.position)
