@@ -18,9 +18,8 @@ help:
 serve: $(VENV)/.serve
 	@exec $(BIN)/feed serve $(ARGS)
 
-# Real servers, killed for real, on machines that others load: what fails is tried once more, and named as rerun.
 test: $(VENV)/.dev tools
-	$(BIN)/pytest -n 2 --dist worksteal --reruns 1 $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
