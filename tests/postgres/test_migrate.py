@@ -58,8 +58,8 @@ async def test_several_that_migrate_at_once_apply_each_once(blank: str) -> None:
 
 
 async def test_a_migration_that_was_applied_in_another_form_is_refused(database: Connection, dsn: str) -> None:
-    await database.execute("UPDATE migration SET checksum = 'other' WHERE version = 2")
-    with pytest.raises(DatabaseRefused, match=r"migration 2 \(job\) was applied in another form"):
+    await database.execute("UPDATE migration SET checksum = 'other' WHERE version = 1")
+    with pytest.raises(DatabaseRefused, match=r"migration 1 \(job\) was applied in another form"):
         await migrate(make_settings(dsn), dsn)
 
 
@@ -73,13 +73,13 @@ async def test_a_migration_that_fails_leaves_nothing_of_itself(blank: str) -> No
     settings = make_settings(blank)
     async with opened(blank) as connection:
         await connection.execute(
-            "CREATE SCHEMA feed; CREATE FUNCTION feed.stamp() RETURNS int LANGUAGE sql AS 'SELECT 1'"
+            "CREATE SCHEMA feed; CREATE FUNCTION feed.ring() RETURNS int LANGUAGE sql AS 'SELECT 1'"
         )
         with pytest.raises(asyncpg.DuplicateFunctionError):
             await migrate(settings, blank)
         assert await connection.fetchval("SELECT max(version) FROM migration") == 1
-        assert await connection.fetchval("SELECT to_regclass('feed.job')") is None
-        await connection.execute("DROP FUNCTION stamp()")
+        assert await connection.fetchval("SELECT to_regclass('feed.inbox')") is None
+        await connection.execute("DROP FUNCTION ring()")
     assert [one.version for one in await migrate(settings, blank)] == [one.version for one in migrations()][1:]
 
 

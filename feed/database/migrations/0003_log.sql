@@ -1,7 +1,7 @@
--- The path of an event inside Postgres: inbox -> advance() -> log. Every file here runs once, in a transaction of its
--- own, with `search_path` set to the feed's schema; functions pin that path with SET search_path FROM CURRENT.
+-- Sequencing: advance() moves committed events from the inbox to the log and gives them dense positions.
 
--- One row. `snap` is the snapshot that the last advance() read the inbox with: what it did not see is new.
+-- The state of the log, in one row. `snap` is the snapshot that the last advance() read the inbox with: rows that it did
+-- not see are new.
 CREATE TABLE state (
   one    boolean PRIMARY KEY DEFAULT true CHECK (one),
   epoch  bigint NOT NULL,
@@ -20,31 +20,16 @@ CREATE TABLE epoch (
   started_at     timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- What writers leave behind. The order of ids is the order of writes to one row (the row's lock is held); the xid is
--- what a snapshot can be asked about. The identity keeps CACHE 1, or ids would not follow that order across sessions.
-CREATE TABLE inbox (
-  xid    xid8 NOT NULL DEFAULT pg_current_xact_id(),
-  id     bigint GENERATED ALWAYS AS IDENTITY,
-  kind   text NOT NULL,
-  reason text,
-  at     timestamptz NOT NULL DEFAULT clock_timestamp(),
-  job    text[] NOT NULL,                              -- a posting: see 0003_capture.sql
-  was    text[]
-);
-CREATE INDEX inbox_xid ON inbox (xid);                 -- not unique, not wider: a bulk load's rows share one entry
-
--- The feed: dense positions from 1. No default partition, so that old ones can be detached CONCURRENTLY.
+-- The log: dense positions from 1. There is no default partition, so that old partitions can be detached CONCURRENTLY.
 CREATE TABLE log (
   position bigint PRIMARY KEY,
   kind     text NOT NULL,
   reason   text,
   at       timestamptz NOT NULL,                       -- when it was sequenced; ascends with the position
   job      text[] NOT NULL,
-  was      text[]
+  was      text[],
+  captured_at timestamptz NOT NULL                     -- when its row was written
 ) PARTITION BY RANGE (position);
-
--- A flag outside MVCC, so that a writer sees it change at once: 1 means "the sequencer sleeps, ring the bell".
-CREATE SEQUENCE armed MINVALUE 0 START 0;
 
 -- Which history this is: a restored, promoted or copied database answers differently. The timeline comes from the WAL
 -- file's name, since pg_control_checkpoint() is stale right after a promotion.
@@ -120,8 +105,9 @@ BEGIN
       AND i.id < coalesce((SELECT b.id FROM bound b), 9223372036854775807)
     RETURNING i.id, i.kind, i.reason, i.at, i.job, i.was),
   l AS (
-    INSERT INTO log (position, kind, reason, at, job, was)
-    SELECT st.head + row_number() OVER (ORDER BY d.id), d.kind, d.reason, s.at, d.job, d.was FROM d, s ORDER BY d.id
+    INSERT INTO log (position, kind, reason, at, captured_at, job, was)
+    SELECT st.head + row_number() OVER (ORDER BY d.id), d.kind, d.reason, s.at, d.at, d.job, d.was
+      FROM d, s ORDER BY d.id
     RETURNING position),
   c AS (
     SELECT (SELECT count(*)::integer FROM l) AS moved, st.head + (SELECT count(*) FROM l) AS head,
@@ -151,3 +137,6 @@ BEGIN
   END LOOP;
   RETURN low;
 END $$;
+
+REVOKE ALL ON FUNCTION advance(integer), extend_log(bigint, integer), position_before(timestamptz), next_epoch(bigint),
+  ident() FROM PUBLIC;

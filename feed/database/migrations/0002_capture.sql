@@ -1,4 +1,22 @@
--- Capture: from a row of a table of postings to a row of the inbox.
+-- Capture: every write to a table of postings leaves rows in the inbox, in the writer's own transaction.
+
+-- The inbox holds the events that are captured and not sequenced yet. The ids of one posting's events ascend in the order
+-- of its writes, because a writer takes an id while it holds the row's lock; the identity therefore keeps CACHE 1. The
+-- xid tells whether a snapshot sees the row's transaction.
+CREATE TABLE inbox (
+  xid    xid8 NOT NULL DEFAULT pg_current_xact_id(),
+  id     bigint GENERATED ALWAYS AS IDENTITY,
+  kind   text NOT NULL,
+  reason text,
+  at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+  job    text[] NOT NULL,                              -- the posting, as attach() below lays it out
+  was    text[]
+);
+CREATE INDEX inbox_xid ON inbox (xid);                 -- only the xid, so that a bulk load's rows share one entry
+
+-- A flag in a sequence, because a sequence is outside MVCC and a writer sees it change at once: 1 means that the sequencer
+-- sleeps and wants to be woken.
+CREATE SEQUENCE armed MINVALUE 0 START 0;
 
 -- Ring the bell if the sequencer sleeps. Call it after the inbox insert: the transaction then already holds its xid,
 -- so a writer that reads 0 here is in progress in the snapshot that arms the bell, and is waited for. A transaction that
@@ -109,8 +127,14 @@ BEGIN
     FOR EACH STATEMENT EXECUTE FUNCTION %I()', target, capture);
 END $outer$;
 
-REVOKE ALL ON FUNCTION attach(regclass, jsonb, text[]), ring(), advance(integer), extend_log(bigint, integer),
-  position_before(timestamptz), next_epoch(bigint), ident() FROM PUBLIC;
+-- Write a canary: an event that takes the whole way and is sent to no subscriber. It shows how long the way takes.
+CREATE FUNCTION canary() RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  INSERT INTO inbox (kind, job) VALUES ('canary', '{}');
+  PERFORM ring();
+END $$;
+
+REVOKE ALL ON FUNCTION attach(regclass, jsonb, text[]), ring(), canary() FROM PUBLIC;
 
 SELECT attach('job', (SELECT jsonb_object_agg(attname, attname) FROM pg_attribute
   WHERE attrelid = 'job'::regclass AND attnum > 0 AND NOT attisdropped), ARRAY['version', 'updated_at']);

@@ -1,4 +1,8 @@
--- The postings. Any client may write here with plain SQL; the trigger of 0003 does the rest.
+-- The files of this folder follow an event on its way: a posting is written (0001), captured into the inbox (0002), and
+-- sequenced into the log (0003). Each file runs once, in a transaction of its own, with `search_path` set to the feed's
+-- schema; functions pin that path with SET search_path FROM CURRENT.
+
+-- The postings. Any client may write here with plain SQL; the triggers of 0002_capture.sql make the events.
 CREATE TABLE job (
   id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   source          text NOT NULL DEFAULT 'sql' CHECK (length(source) BETWEEN 1 AND 200),
