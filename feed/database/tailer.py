@@ -134,10 +134,11 @@ class Tailer:
                 hub.epoch,
             )
         shared = state["known"] and (state["until"] is None or position <= state["until"]) and position <= state["head"]
-        log.warning("the log changed its epoch", old=hub.epoch, new=state["epoch"], position=position, unbroken=shared)
-        if shared:
+        if shared:  # as after every restart of the database's server
+            log.info("the log goes on under a new epoch", old=hub.epoch, new=state["epoch"], position=position)
             hub.rename(state["epoch"])
             return position
+        log.warning("the log has another history", old=hub.epoch, new=state["epoch"], position=position)
         hub.begin(state["epoch"], state["head"])
         return int(state["head"])
 

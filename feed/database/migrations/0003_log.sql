@@ -9,11 +9,13 @@ CREATE TABLE state (
   head   bigint NOT NULL DEFAULT 0,                    -- newest position
   floor  bigint NOT NULL DEFAULT 0,                    -- positions up to this one are pruned
   at     timestamptz NOT NULL DEFAULT clock_timestamp(),
-  rescue boolean NOT NULL DEFAULT false,               -- the identity changed: take every inbox row, whatever its xid
+  rescue boolean NOT NULL DEFAULT false,               -- ident changed: take every inbox row, whatever its xid
   snap   pg_snapshot NOT NULL
 ) WITH (fillfactor = 10);
 
--- A position of epoch e is the same event in every later epoch up to the start of epoch e's successor.
+-- The epochs of this history, oldest first. An id names an epoch and a position; it is good up to the position at which
+-- the epoch's successor starts, since up to there both tell of the same events. Start positions ascend with the epochs.
+-- What lies wholly below the floor is forgotten (feed/database/retention.py).
 CREATE TABLE epoch (
   epoch          bigint PRIMARY KEY,
   start_position bigint NOT NULL,
@@ -31,19 +33,30 @@ CREATE TABLE log (
   captured_at timestamptz NOT NULL                     -- when its row was written
 ) PARTITION BY RANGE (position);
 
--- Which history this is: a restored, promoted or copied database answers differently. The timeline comes from the WAL
--- file's name, since pg_control_checkpoint() is stale right after a promotion.
+-- Which run of which history this is; when the answer changes, advance() begins an epoch. A dump that is restored, a clone and
+-- a promoted standby differ in one of the first parts. A base backup or a copy of the files differs in none of them: nothing
+-- in it can be told from the original after a restart. Therefore every start of the server counts as a change. In the
+-- original the new epoch starts at the head, so that every id handed out stays good. In the copy it starts at the copy's
+-- head, so that ids which the original handed out later are found to lie beyond the old epoch's end. (Only a virtual
+-- machine that is cloned while Postgres runs, with its memory, escapes this.) The timeline comes from the WAL file's name,
+-- since pg_control_checkpoint() is stale right after a promotion.
 CREATE FUNCTION ident() RETURNS text LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
   SELECT concat_ws('/',
     (SELECT system_identifier FROM pg_control_system()),
     left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
     (SELECT oid FROM pg_database WHERE datname = current_database()),
-    'state'::regclass::oid)                            -- a dump restored over its own database makes its tables anew
+    'state'::regclass::oid,                            -- a dump restored over its own database makes its tables anew
+    extract(epoch FROM pg_postmaster_start_time()))
 $$;
 
--- Epochs are named by the second they began in (since 2020), so that a feed built anew never reuses an old one's ids.
+-- The number of the epoch that follows `after`: the milliseconds since 2020, or `after` where the clock is behind it, and
+-- a random step of up to a million. Numbers ascend within one history, and a feed that is built anew does not reuse an old
+-- one's. The random step keeps two histories apart which share `after` and the clock, as an original and its copy do that
+-- start at the same moment: one time in a million they choose the same number. cursor.py reads up to 15 digits, which are
+-- enough for longer than this calendar needs, and which a double holds exactly.
 CREATE FUNCTION next_epoch(after bigint) RETURNS bigint LANGUAGE sql VOLATILE AS $$
-  SELECT greatest(after + 1, extract(epoch FROM clock_timestamp() - timestamptz '2020-01-01 00:00:00+00')::bigint)
+  SELECT greatest(after, (extract(epoch FROM clock_timestamp() - timestamptz '2020-01-01 00:00:00+00') * 1000)::bigint)
+         + 1 + floor(random() * 1000000)::bigint
 $$;
 
 INSERT INTO state (epoch, ident, snap) SELECT next_epoch(0), ident(), pg_current_snapshot();
