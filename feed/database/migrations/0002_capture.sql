@@ -10,9 +10,21 @@ CREATE TABLE inbox (
   reason text,
   at     timestamptz NOT NULL DEFAULT clock_timestamp(),
   job    text[] NOT NULL,                              -- the posting, as attach() below lays it out
-  was    text[]
+  was    text[],
+  origin oid                                           -- the table, where it is not the feed's own `job`
 );
 CREATE INDEX inbox_xid ON inbox (xid);                 -- only the xid, so that a bulk load's rows share one entry
+
+-- A TRUNCATE in a transaction that reads by an old snapshot (REPEATABLE READ, SERIALIZABLE) removes rows that the
+-- transaction does not see. Its trigger can therefore close only the others, and notes here what advance() needs in order
+-- to find the rest; see close_truncated() in 0003_log.sql.
+CREATE TABLE truncation (
+  xid    xid8 NOT NULL DEFAULT pg_current_xact_id(),
+  origin oid,
+  first  bigint NOT NULL,                              -- the trigger's own events have ids from here to `rest`
+  rest   bigint NOT NULL,                              -- from here on, 2^31 ids are free for the events of the others
+  head   bigint NOT NULL                               -- of the log, as the transaction's snapshot sees it
+);
 
 -- A flag in a sequence, because a sequence is outside MVCC and a writer sees it change at once: 1 means that the sequencer
 -- sleeps and wants to be woken.
@@ -26,6 +38,19 @@ BEGIN
   IF (SELECT last_value FROM armed) = 1 AND coalesce(current_setting('feed.doorbell', true), '') <> 'off' THEN
     PERFORM pg_notify(current_schema() || '_wake', '');
   END IF;
+END $$;
+
+-- Skip 2^32 ids of the inbox and return one in the middle: ids from there on, 2^31 of them, are nobody else's. Of two that
+-- skip at the same time, the second must not set the sequence back.
+CREATE FUNCTION reserve_ids() RETURNS bigint LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+  id bigint;
+BEGIN
+  PERFORM pg_advisory_lock(hashtext('feed reserve_ids'), hashtext(current_schema()));
+  id := nextval('inbox_id_seq') + 2147483648;
+  PERFORM setval('inbox_id_seq', id + 2147483648);
+  PERFORM pg_advisory_unlock(hashtext('feed reserve_ids'), hashtext(current_schema()));
+  RETURN id;
 END $$;
 
 -- Write and attach the capture trigger for one table: `columns` maps the posting's fields to its columns, `unwatched`
@@ -43,52 +68,56 @@ DECLARE
   filtered constant text[] := ARRAY['title', 'company', 'location', 'country', 'workplace', 'employment_type', 'seniority',
     'tags', 'salary_min', 'salary_max', 'currency', 'salary_period', 'latitude', 'longitude'];
   capture constant text := 'capture_' || target::text;  -- with its schema, where that is not ours
-  -- Where an UPDATE may change the id: the old posting closes, the new one is posted.
-  renamed constant text := $code$
-        UNION ALL
-        SELECT 'closed', 'deleted', ARRAY[{whole o}], NULL FROM old_rows o
-         WHERE NOT EXISTS (SELECT FROM new_rows n WHERE {key n} = {key o})
-        UNION ALL
-        SELECT CASE WHEN {closed n} IS NULL THEN 'posted' ELSE 'closed' END,
-               CASE WHEN {closed n} IS NOT NULL THEN 'closed' END, ARRAY[{whole n}], NULL FROM new_rows n
-         WHERE NOT EXISTS (SELECT FROM old_rows o WHERE {key n} = {key o})$code$;
+  origin constant text := CASE WHEN target = 'job'::regclass THEN 'NULL::oid' ELSE target::oid || '::oid' END;
   code text; alias text; listed text; filters text;
 BEGIN
   IF NOT columns ?& ARRAY['id', 'title', 'company', 'url'] THEN
     RAISE 'attach: % needs columns for id, title, company and url', target;
   END IF;
   code := $code$
+    DECLARE
+      first bigint; rest bigint;
     BEGIN
       IF TG_OP = 'INSERT' THEN
-        INSERT INTO inbox (kind, reason, job)
+        INSERT INTO inbox (kind, reason, job, origin)
         SELECT CASE WHEN {closed r} IS NULL THEN 'posted' ELSE 'closed' END,
                CASE WHEN {closed r} IS NOT NULL THEN coalesce(nullif(current_setting('feed.reason', true), ''), 'closed') END,
-               ARRAY[{whole r}]
+               ARRAY[{whole r}], {origin}
           FROM new_rows r;
       ELSIF TG_OP = 'UPDATE' THEN
-        INSERT INTO inbox (kind, reason, job, was)
+        -- Rows are paired by their ids. An id without an old row is a new posting, and one without a new row is gone.
+        INSERT INTO inbox (kind, reason, job, was, origin)
         SELECT c.kind,
-               CASE c.kind WHEN 'closed' THEN coalesce(nullif(current_setting('feed.reason', true), ''), 'closed') END,
-               ARRAY[{whole n}],
-               CASE WHEN ({matched n}) IS DISTINCT FROM ({matched o}) THEN ARRAY[{was o}] END
-          FROM new_rows n JOIN old_rows o ON {key n} = {key o}
+               CASE WHEN {key n} IS NULL THEN 'deleted'
+                    WHEN c.kind = 'closed' THEN coalesce(nullif(current_setting('feed.reason', true), ''), 'closed') END,
+               CASE WHEN {key n} IS NULL THEN ARRAY[{whole o}] ELSE ARRAY[{whole n}] END,
+               CASE WHEN {key n} = {key o} AND ({matched n}) IS DISTINCT FROM ({matched o}) THEN ARRAY[{was o}] END,
+               {origin}
+          FROM new_rows n FULL JOIN old_rows o ON {key n} = {key o}
           CROSS JOIN LATERAL (SELECT CASE
+            WHEN {key n} IS NULL THEN 'closed'
+            WHEN {key o} IS NULL THEN CASE WHEN {closed n} IS NULL THEN 'posted' ELSE 'closed' END
             WHEN {closed o} IS NULL AND {closed n} IS NOT NULL THEN 'closed'
             WHEN {closed o} IS NOT NULL AND {closed n} IS NULL THEN 'posted'
             WHEN ({content n}) IS DISTINCT FROM ({content o}) THEN 'updated' END AS kind) c
-         WHERE c.kind IS NOT NULL{renamed};
+         WHERE c.kind IS NOT NULL;
       ELSIF TG_OP = 'DELETE' THEN
-        INSERT INTO inbox (kind, reason, job)
-        SELECT 'closed', 'deleted', ARRAY[{whole r}] FROM old_rows r;
+        INSERT INTO inbox (kind, reason, job, origin)
+        SELECT 'closed', 'deleted', ARRAY[{whole r}], {origin} FROM old_rows r;
       ELSE
-        INSERT INTO inbox (kind, reason, job)
-        SELECT 'closed', 'deleted', ARRAY[{whole r}] FROM {target} r;
+        first := nextval('inbox_id_seq');
+        INSERT INTO inbox (kind, reason, job, origin)
+        SELECT 'closed', 'deleted', ARRAY[{whole r}], {origin} FROM {target} r;
+        IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+          rest := reserve_ids();
+          INSERT INTO truncation (origin, first, rest, head) SELECT {origin}, first, rest, s.head FROM state s;
+          INSERT INTO inbox (kind, job, origin) VALUES ('truncated', '{}', {origin});  -- advance() looks for new rows here
+        END IF;
       END IF;
       IF FOUND THEN PERFORM ring(); END IF;
       RETURN NULL;
     END $code$;
-  code := replace(code, '{renamed}', (SELECT CASE WHEN a.attidentity = 'a' THEN '' ELSE renamed END
-    FROM pg_attribute a WHERE a.attrelid = target AND a.attname = columns ->> 'id'));
+  code := replace(code, '{origin}', origin);
   FOREACH alias IN ARRAY ARRAY['r', 'n', 'o'] LOOP
     SELECT string_agg(t.piece, ', ' ORDER BY n), string_agg(t.piece, ', ' ORDER BY array_position(filtered, f))
              FILTER (WHERE f = ANY (filtered)) INTO listed, filters
@@ -134,7 +163,7 @@ BEGIN
   PERFORM ring();
 END $$;
 
-REVOKE ALL ON FUNCTION attach(regclass, jsonb, text[]), ring(), canary() FROM PUBLIC;
+REVOKE ALL ON FUNCTION attach(regclass, jsonb, text[]), ring(), reserve_ids(), canary() FROM PUBLIC;
 
 SELECT attach('job', (SELECT jsonb_object_agg(attname, attname) FROM pg_attribute
   WHERE attrelid = 'job'::regclass AND attnum > 0 AND NOT attisdropped), ARRAY['version', 'updated_at']);

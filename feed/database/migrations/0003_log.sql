@@ -30,7 +30,8 @@ CREATE TABLE log (
   at       timestamptz NOT NULL,                       -- when it was sequenced; ascends with the position
   job      text[] NOT NULL,
   was      text[],
-  captured_at timestamptz NOT NULL                     -- when its row was written
+  captured_at timestamptz NOT NULL,                    -- when its row was written
+  origin   oid                                         -- the table, where it is not the feed's own `job`
 ) PARTITION BY RANGE (position);
 
 -- Which run of which history this is; when the answer changes, advance() begins an epoch. A dump that is restored, a clone and
@@ -81,6 +82,48 @@ BEGIN
   RETURN made;
 END $$;
 
+-- Close the postings that a TRUNCATE removed without seeing them, for every row of `truncation` that is visible here.
+--
+-- TRUNCATE waits for every transaction that wrote to the table, and keeps others out until it ends. So whatever was
+-- written to the table before is committed and captured by now, and has a lower id in the inbox or is in the log already.
+-- Rows that the truncating snapshot did not see as they were are those of transactions that committed after it was taken.
+-- The advance() that moved their events committed later still, so these lie in the log above the head that the snapshot
+-- saw, or in the inbox. The last event of each such posting tells whether the TRUNCATE met it, and what it was like. What
+-- the truncating transaction wrote itself it saw, and nobody else could write to those rows after it. Only where
+-- retention has pruned a part of the log that is younger than a running transaction can this miss a posting.
+--
+-- Call it with the row of `state` locked: nothing else moves rows from the inbox then.
+CREATE FUNCTION close_truncated() RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT SET enable_nestloop = off AS $$
+DECLARE
+  t truncation;
+BEGIN
+  FOR t IN SELECT * FROM truncation ORDER BY first LOOP
+    WITH others AS (
+      SELECT 0 AS place, l.position AS number, l.kind, l.reason, l.job FROM log l
+       WHERE l.position > t.head AND l.origin IS NOT DISTINCT FROM t.origin AND cardinality(l.job) > 0
+      UNION ALL
+      SELECT 1, i.id, i.kind, i.reason, i.job FROM inbox i
+       WHERE i.id < t.first AND i.xid <> t.xid AND i.origin IS NOT DISTINCT FROM t.origin AND cardinality(i.job) > 0),
+    latest AS (
+      SELECT DISTINCT ON (o.job[1]) o.job[1] AS posting, o.place, o.number, o.job,
+             o.kind = 'closed' AND o.reason = 'deleted' AS gone
+        FROM others o
+       WHERE NOT EXISTS (SELECT FROM inbox i WHERE i.xid = t.xid AND i.id < t.first AND i.job[1] = o.job[1]
+                                               AND i.origin IS NOT DISTINCT FROM t.origin)
+       ORDER BY o.job[1], o.place DESC, o.number DESC),
+    stale AS (
+      DELETE FROM inbox i USING latest p
+       WHERE i.xid = t.xid AND i.id >= t.first AND i.id < t.rest AND i.job[1] = p.posting
+         AND i.origin IS NOT DISTINCT FROM t.origin)
+    INSERT INTO inbox (xid, id, kind, reason, job, origin) OVERRIDING SYSTEM VALUE
+    SELECT t.xid, t.rest + row_number() OVER (ORDER BY p.place, p.number), 'closed', 'deleted', p.job, t.origin
+      FROM latest p WHERE NOT coalesce(p.gone, false);
+    DELETE FROM inbox i WHERE i.xid = t.xid AND i.kind = 'truncated' AND i.id > t.rest
+                          AND i.origin IS NOT DISTINCT FROM t.origin;
+    DELETE FROM truncation d WHERE d.xid = t.xid AND d.first = t.first;
+  END LOOP;
+END $$;
+
 -- Move what became visible since the last call from the inbox to the log, at most `batch` rows, and say so on the
 -- channel named like the schema. Call it in autocommit, READ COMMITTED, with synchronous_commit on. Safe against a
 -- rival: the row lock on `state` fences it. The xid-range predicate keeps the cost independent of dead rows.
@@ -109,22 +152,27 @@ BEGIN
   END IF;
   IF st.rescue THEN xm := '0'; END IF;                 -- every row, and the plan stays one that only knows ranges
 
+  IF EXISTS (SELECT FROM truncation) THEN PERFORM close_truncated(); END IF;
+
   -- One statement, one snapshot. Over the bound, the old snapshot stays in force and the rest comes with the next call.
+  -- A TRUNCATE that became visible only now is such a bound as well: the next call completes it first.
   WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS snap, greatest(clock_timestamp(), st.at) AS at),
   bound AS MATERIALIZED (
-    SELECT i.id FROM inbox i WHERE i.xid >= xm OR i.xid = ANY (xi) ORDER BY i.id OFFSET batch LIMIT 1),
+    SELECT min(b.id) AS id FROM (
+      (SELECT i.id FROM inbox i WHERE i.xid >= xm OR i.xid = ANY (xi) ORDER BY i.id OFFSET batch LIMIT 1)
+      UNION ALL SELECT min(t.first) FROM truncation t) b),
   d AS (
     DELETE FROM inbox i WHERE (i.xid >= xm OR i.xid = ANY (xi))
       AND i.id < coalesce((SELECT b.id FROM bound b), 9223372036854775807)
-    RETURNING i.id, i.kind, i.reason, i.at, i.job, i.was),
+    RETURNING i.id, i.kind, i.reason, i.at, i.job, i.was, i.origin),
   l AS (
-    INSERT INTO log (position, kind, reason, at, captured_at, job, was)
-    SELECT st.head + row_number() OVER (ORDER BY d.id), d.kind, d.reason, s.at, d.at, d.job, d.was
+    INSERT INTO log (position, kind, reason, at, captured_at, job, was, origin)
+    SELECT st.head + row_number() OVER (ORDER BY d.id), d.kind, d.reason, s.at, d.at, d.job, d.was, d.origin
       FROM d, s ORDER BY d.id
     RETURNING position),
   c AS (
     SELECT (SELECT count(*)::integer FROM l) AS moved, st.head + (SELECT count(*) FROM l) AS head,
-           EXISTS (SELECT FROM bound) AS more, (SELECT min(d.at) FROM d) AS oldest),
+           EXISTS (SELECT FROM bound b WHERE b.id IS NOT NULL) AS more, (SELECT min(d.at) FROM d) AS oldest),
   u AS (
     UPDATE state t SET head = c.head, at = s.at, epoch = st.epoch, ident = me, rescue = st.rescue AND c.more,
                        snap = CASE WHEN c.more THEN st.snap ELSE s.snap END
@@ -151,5 +199,5 @@ BEGIN
   RETURN low;
 END $$;
 
-REVOKE ALL ON FUNCTION advance(integer), extend_log(bigint, integer), position_before(timestamptz), next_epoch(bigint),
+REVOKE ALL ON FUNCTION advance(integer), close_truncated(), extend_log(bigint, integer), position_before(timestamptz), next_epoch(bigint),
   ident() FROM PUBLIC;
