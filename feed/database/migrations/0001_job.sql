@@ -35,7 +35,9 @@ CREATE TABLE job (
 CREATE INDEX job_open ON job (id) WHERE closed_at IS NULL;
 CREATE INDEX job_expiry ON job (valid_through) WHERE closed_at IS NULL AND valid_through IS NOT NULL;
 
--- A change of content makes the next version; a write that changes nothing leaves version and time alone.
+-- A change of content makes the next version; a write that changes nothing leaves version and time alone. Triggers fire in
+-- the order of their names' bytes, and this one has to see what the others made of the row, so its name is one that sorts
+-- behind any other in ASCII.
 CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   NEW.version := OLD.version;
@@ -46,4 +48,4 @@ BEGIN
   END IF;
   RETURN NEW;
 END $$;
-CREATE TRIGGER stamp BEFORE UPDATE ON job FOR EACH ROW EXECUTE FUNCTION stamp();
+CREATE TRIGGER "~feed_stamp" BEFORE UPDATE ON job FOR EACH ROW EXECUTE FUNCTION stamp();
