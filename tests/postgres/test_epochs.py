@@ -81,7 +81,7 @@ async def test_an_epoch_is_forgotten_once_all_its_positions_lie_below_the_floor(
     before = [(epoch, start) for epoch, start in await chain(database) if start]
     assert [start for _, start in before] == [10, 20]
     [first] = [epoch for epoch, start in await chain(database) if start == 0][-1:]
-    async with pool(make_settings(dsn), dsn) as connections:
+    async with pool(make_settings(dsn).database, dsn) as connections:
         log = Log(connections)
         # The first epoch ends at 10, and an id of 10 misses nothing that is still there.
         await database.execute("UPDATE state SET floor = 10")
