@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Annotated, Literal
 
@@ -13,7 +13,7 @@ import typer
 from feed.cli.credential import Key
 from feed.cli.lines import Lines, Stdout
 from feed.cli.terminal import DEFAULT_URL, say
-from feed.client import Continuity, FeedClient, FilterValue, StreamEvent
+from feed.client import Continuity, FeedClient, FilterValue, Following, StreamEvent
 
 Many = list[str] | None
 
@@ -116,7 +116,7 @@ def tail(
 
 async def _print(
     client: FeedClient,
-    events: AsyncGenerator[StreamEvent, None],
+    events: Following,
     show: Callable[[StreamEvent], None],
     continuity: Continuity | None,
     limit: int | None,

@@ -14,8 +14,9 @@ import orjson
 from httpx_sse import EventSource, aconnect_sse
 
 from feed.client.backoff import Backoff
-from feed.client.errors import Unavailable, UnexpectedAnswer, error_of, unreachable
+from feed.client.errors import ClientError, Unavailable, UnexpectedAnswer, error_of, unreachable
 from feed.client.event import StreamEvent, read_event
+from feed.client.following import Following, Found, Reader, end
 from feed.client.query import Filters, authorization, event_id, query, service_url
 
 # Seconds.
@@ -49,7 +50,7 @@ class JobsPage:
 
 
 class FeedClient:
-    """A connection to one feed, at `url`; an async context manager.
+    """A client of the feed at `url`; an async context manager, which closes every stream that is still followed.
 
     `key`: an API key or a token, sent with every request; a redirect takes it to the same host only. `http2`:
     speak HTTP/2 (with prior knowledge on http://, by ALPN on https://). `watchdog`: seconds of
@@ -80,6 +81,8 @@ class FeedClient:
         self._sleep = sleep
         self._verify = verify or httpx.create_ssl_context()
         self._http = self._connection(timeout)
+        self._readers: set[Reader] = set()
+        """Of the streams that are followed now."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -87,9 +90,10 @@ class FeedClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await end(list(self._readers))
         await self._http.aclose()
 
-    async def follow(
+    def follow(
         self,
         filters: Filters | None = None,
         *,
@@ -97,8 +101,8 @@ class FeedClient:
         start: str | None = None,
         last_event_id: str | None = None,
         control: bool = False,
-    ) -> AsyncGenerator[StreamEvent, None]:
-        """Yield matching events for ever, in order, resuming after every interruption where it was.
+    ) -> Following:
+        """Return an iterator over matching events, for ever, in order, resuming after every interruption where it was.
 
         Starts after `last_event_id` (the `id` of an earlier event), else at `since` (RFC 3339, or `15m`,
         `2h`, `3d` ago), else at `start` (`earliest` or `now`, the default). `StreamEvent` says what is
@@ -109,11 +113,17 @@ class FeedClient:
         full jitter after a stream ended, doubling to the ceiling while the server cannot be had, and as long
         as a `goodbye` says.
 
-        Leaving the loop closes the connection; to have that happen at once, wrap the call in
-        `contextlib.aclosing`.
+        Leaving the loop closes the connection, however it is left, and leaving the client waits until it is closed. To
+        wait for that earlier, wrap the call in `contextlib.aclosing`.
         """
         cursor = event_id(last_event_id or "")
         params = query(filters, since=since, **{"from": start})
+        return Following(self._follow(params, cursor, control), self._readers)
+
+    async def _follow(
+        self, params: tuple[tuple[str, str], ...], cursor: str, control: bool
+    ) -> AsyncGenerator[Found, None]:
+        """Yield what `follow` promises; what is no event of a feed is yielded as the error that it is."""
         retry, failures = _DEFAULT_RETRY, 0
         while True:
             delay: float | None = None
@@ -124,10 +134,14 @@ class FeedClient:
                         yield StreamEvent(cursor, "connected", {"url": str(self.url), "http_version": version})
                     async for frame in frames:
                         failures = 0
-                        cursor = event_id(frame.id) or cursor
                         if frame.retry is not None:
                             retry = min(frame.retry, _LONGEST_RETRY) / 1000
-                        event = read_event(frame, cursor)
+                        try:
+                            cursor = event_id(frame.id) or cursor
+                            event = read_event(frame, cursor)
+                        except ClientError as error:
+                            yield error
+                            continue
                         if event is None:
                             continue
                         if event.kind == "goodbye":

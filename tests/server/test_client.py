@@ -1,14 +1,23 @@
 """The client against a real server that follows a script."""
 
 import asyncio
+import gc
+import inspect
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from importlib import resources
 from typing import Any
 
 import orjson
 import pytest
 
 from feed.client import Backoff, FeedClient, Refused, StreamEvent, Unavailable, UnexpectedAnswer, Unusable, Written
+from tests.conftest import Running
+from tests.processes import ROOT
 from tests.server.scripted import Answer, Script, counts, frame, posted, problem, running
 
 START = frame(retry=2000) + frame(id="1.0")
@@ -221,6 +230,121 @@ async def test_leaving_the_loop_closes_the_connection() -> None:
         async for _ in client.follow():
             break
         await script.left.wait()
+
+
+PROGRAM = """
+import asyncio, sys
+from feed.client import FeedClient
+
+async def main():
+    async with FeedClient(sys.argv[1], http2=sys.argv[2] == "True") as client:
+        async for event in client.follow():
+            print(event.kind, flush=True)
+            {then}
+
+asyncio.run(main())
+"""
+
+
+async def run_program(text: str, *arguments: str, interrupt: bool = False) -> tuple[int | None, str, str]:
+    """Run a program until it ends, or until Ctrl-C once it has printed a line; its exit code, stdout and stderr."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", text, *arguments, cwd=ROOT, stdout=PIPE, stderr=PIPE, start_new_session=True
+    )
+    try:
+        assert process.stdout
+        first = await process.stdout.readline()
+        if interrupt:
+            process.send_signal(signal.SIGINT)
+        out, err = await process.communicate()
+        return process.returncode, (first + out).decode(), err.decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+@pytest.mark.parametrize("http2", [False, True])
+@pytest.mark.parametrize(
+    ("then", "last"),
+    [
+        ("break", None),
+        ("return", None),
+        ("raise ValueError('enough')", "ValueError: enough"),
+        ("asyncio.current_task().cancel()", "asyncio.exceptions.CancelledError"),
+        ("pass", "KeyboardInterrupt"),
+    ],
+)
+async def test_a_loop_says_nothing_of_its_own_however_it_is_left(then: str, last: str | None, http2: bool) -> None:
+    script = Script(Answer(START + posted(1) + posted(2), then="silence"))
+    async with running(script) as url:
+        _, out, err = await run_program(PROGRAM.format(then=then), url, str(http2), interrupt=then == "pass")
+        if not http2:  # Hypercorn does not tell an application that an HTTP/2 connection is gone
+            await script.left.wait()
+    assert out.startswith("posted")
+    assert err.count("Traceback") <= 2  # Ctrl-C: the loop's cancellation, and then the interrupt
+    assert "asynchronous generator" not in err
+    assert "never retrieved" not in err
+    assert (err.splitlines() or [None])[-1] == last
+
+
+async def test_an_answer_that_is_no_feed_leaves_nothing_behind_either() -> None:
+    script = Script(Answer(START + posted(1) + b"event: posted\ndata: [1]\n\n" + posted(2), then="silence"))
+    async with running(script) as url:
+        _, out, err = await run_program(PROGRAM.format(then="pass"), url, "False")
+    assert out == "posted\n"
+    assert err.count("Traceback") == 1
+    assert err.splitlines()[-1].startswith("feed.client.errors.UnexpectedAnswer")
+
+
+async def test_an_event_that_was_not_waited_for_is_not_lost() -> None:
+    script = Script(Answer(START, then="silence"))
+    async with running(script) as url, client_at(url, watchdog=0.1) as client:
+        async with aclosing(client.follow()) as stream:
+            waiting = asyncio.ensure_future(anext(stream))
+            await script.asked.wait()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            script.add(Answer(posted(1) + posted(2), then="silence"))
+            assert [(await anext(stream)).position, (await anext(stream)).position] == [1, 2]
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+@pytest.mark.parametrize("http2", [False, True])
+async def test_nothing_is_left_to_close_when_closing_has_returned(http2: bool) -> None:
+    script = Script(Answer(START + posted(1), then="silence"))
+    async with running(script) as url, client_at(url, http2=http2) as client:
+        async with aclosing(client.follow()) as stream:
+            await anext(stream)
+        left = [one for one in gc.get_objects() if inspect.isasyncgen(one) and "httpcore" in one.ag_code.co_filename]
+        assert left == []
+
+
+async def test_leaving_the_client_closes_the_streams_that_are_still_held() -> None:
+    script = Script(Answer(START + posted(1), then="silence"))
+    async with running(script) as url:
+        async with client_at(url) as client:
+            stream = client.follow()
+            await anext(stream)
+        await script.left.wait()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+def test_type_checkers_are_told_that_the_package_has_types() -> None:
+    assert resources.files("feed").joinpath("py.typed").is_file()
+
+
+async def test_the_program_in_the_readme_runs_as_it_stands(server: Running) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert program.count("http://127.0.0.1:8000") == 1
+    async with client_at(server.url) as client:
+        job = {"title": "Baker", "company": "Acme", "url": "https://acme.example/42", "location": "Berlin, Germany"}
+        await client.post(job)
+    _, out, err = await run_program(program.replace("http://127.0.0.1:8000", server.url), interrupt=True)
+    assert out == "posted Baker\n"
+    assert err.splitlines()[-1] == "KeyboardInterrupt"
+    assert "asynchronous generator" not in err
 
 
 async def test_one_client_follows_several_streams_at_once() -> None:
