@@ -228,6 +228,7 @@ async def _begin(service: Service) -> None:
     try:
         await service.prepare()
     except DatabaseUnavailable as error:
+        service.tailer.failed(str(error))
         log.warning("starting without the database", error=str(error))
         service.start("preparation", service.prepare_and_start)
         return

@@ -4,9 +4,6 @@ import sys
 import unicodedata
 from enum import IntEnum
 
-from feed.client.errors import Unavailable, UnexpectedAnswer
-from feed.errors import ConfigurationError, DatabaseUnavailable, FeedError
-
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -17,17 +14,6 @@ class Exit(IntEnum):
     FAILED = 1
     USAGE = 2
     UNREACHABLE = 3
-
-
-def exit_of(error: FeedError) -> Exit:
-    """Return the exit code that `error` ends a command with."""
-    match error:
-        case ConfigurationError():
-            return Exit.USAGE
-        case Unavailable() | UnexpectedAnswer() | DatabaseUnavailable():
-            return Exit.UNREACHABLE
-        case _:
-            return Exit.FAILED
 
 
 def say(text: str) -> None:
