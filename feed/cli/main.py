@@ -17,6 +17,7 @@ COMMANDS = {
     "serve": "Serve the feed over HTTP/1.1 and HTTP/2.",
     "migrate": "Create or upgrade the feed's schema.",
     "key": "Make, list and revoke API keys.",
+    "psql": "Open psql on the feed's database.",
     "post": "Post job postings from a file or a pipe.",
     "tail": "Follow job postings as they are committed.",
     "top": "Show the open streams of every process and node of a feed.",
