@@ -14,7 +14,7 @@ import orjson
 from httpx_sse import EventSource, aconnect_sse
 
 from feed.client.backoff import Backoff
-from feed.client.errors import ClientError, Unavailable, UnexpectedAnswer, error_of, unreachable
+from feed.client.errors import ClientError, Unavailable, UnexpectedAnswer, error_of, error_on_the_way
 from feed.client.event import StreamEvent, read_event
 from feed.client.following import Following, Found, Reader, end
 from feed.client.query import Filters, authorization, event_id, query, service_url
@@ -204,6 +204,13 @@ class FeedClient:
         except KeyError as error:
             raise UnexpectedAnswer(f"{self.url}: the answer to a batch lacks {error}") from error
 
+    async def close(self, job_id: int) -> dict[str, Any]:
+        """Close the posting of that id, and return it; one that is closed stays as it is.
+
+        Raises `Refused` (404: there is none of this id), `Unavailable` or `UnexpectedAnswer`.
+        """
+        return await self._ask(self._http.build_request("POST", f"v1/jobs/{job_id}/close"))
+
     async def subscribers(self, *, sort: str = "lag", limit: int = 100) -> dict[str, Any]:
         """Return who follows the feed, over all of its processes: sums, and up to `limit` (1 to 1000) streams.
 
@@ -230,7 +237,7 @@ class FeedClient:
         try:
             response = await self._http.send(request, follow_redirects=redirects)
         except httpx.RequestError as error:
-            raise unreachable(error) from error
+            raise error_on_the_way(error) from error
         if not response.is_success:
             raise error_of(response)
         try:
@@ -269,7 +276,7 @@ class FeedClient:
         except httpx.ReadTimeout as error:
             raise Unavailable(f"no sign of life for {self._watchdog:g} s") from error
         except httpx.RequestError as error:
-            raise unreachable(error) from error
+            raise error_on_the_way(error) from error
 
     def _connection(self, silence: float) -> httpx.AsyncClient:
         return httpx.AsyncClient(

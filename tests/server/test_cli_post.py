@@ -119,6 +119,43 @@ async def test_foreign_records_are_mapped(tmp_path: Path) -> None:
     assert lines_of(script) == [[{**expected, "posted_at": "1970-01-01T00:00:00Z"}]]
 
 
+async def test_of_many_faults_of_one_kind_the_first_are_told_and_a_mapping_is_advised() -> None:
+    answers = [
+        problem(
+            422,
+            {"index": 0, "field": "url", "message": "is required"},
+            {"index": 0, "field": f"field_{n}", "message": "is no field of a posting that can be written"},
+        )
+        for n in range(25)
+    ]
+    async with running(Script(*answers)) as url:
+        stdin = b"".join(b'{"field_%d":1}\n' % n for n in range(25))
+        code, out, err = await post("-", "--url", url, "--batch", "1", stdin=stdin)
+    assert (code, out) == (1, "0 created, 0 updated, 0 unchanged, 25 rejected\n")
+    told = err.splitlines()
+    assert len(told) == 43
+    assert told[39] == "feed: line 20: field_19: is no field of a posting that can be written"
+    assert told[40] == 'feed: 5 more faults of the kind "is required" are not shown.'
+    assert told[41].startswith('feed: 5 more faults of the kind "is no field')
+    assert "--map" in told[42]
+    assert Path(told[42].rpartition(" ")[2]).name == "simplify.toml"
+    assert Path(told[42].rpartition(" ")[2]).exists()
+
+
+async def test_values_do_not_make_a_kind_of_fault(tmp_path: Path) -> None:
+    mapping = tmp_path / "map.toml"
+    mapping.write_text(
+        '[posting]\ntitle = "t"\ncompany = "c"\nurl = "u"\nposted_at = { from = "at", as = "epoch_s" }\n'
+    )
+    stdin = b"".join(b'{"at":"day %d"}\n' % n for n in range(30))
+    async with running(Script()) as url:
+        code, _, err = await post("-", "--url", url, "--map", str(mapping), stdin=stdin)
+    assert code == 1
+    assert len(err.splitlines()) == 21
+    assert "10 more faults" in err.splitlines()[-1]
+    assert "--map" not in err
+
+
 async def test_a_server_that_is_away_is_tried_again() -> None:
     script = Script(problem(503, retry_after="0"), problem(429, retry_after="0"), counts(created=1))
     async with running(script) as url:
@@ -159,7 +196,7 @@ async def test_a_server_that_refuses_everything_ends_the_run_at_once() -> None:
         (["."], "cannot read"),
         (["-", "--map", "nowhere.toml"], "nowhere.toml"),
         (["-", "--url", "localhost:8000"], "localhost:8000"),
-        (["-", "--url", "http://a", "--database-url", "postgresql://b"], "not both"),
+        (["-", "--url", "http://a", "--database-url", "postgresql://b"], "two targets"),
         (["-", "--batch", "0"], "--batch"),
         ([], "file"),
     ],

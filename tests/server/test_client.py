@@ -224,6 +224,45 @@ async def test_what_is_no_feed_is_an_error(answer: Answer) -> None:
             await take(1, client_at(url))
 
 
+@pytest.mark.parametrize("status", [404, 405, 410, 501])
+async def test_an_answer_that_no_feed_gives_is_an_error_and_a_feeds_own_is_not(status: int) -> None:
+    script = Script(Answer(b"<html>", status, "text/html"), problem(status))
+    async with running(script) as url:
+        with pytest.raises(UnexpectedAnswer, match="Is this the address of a feed"):
+            await take(1, client_at(url))
+        async with client_at(url) as client:
+            with pytest.raises(Unavailable if status >= 500 else Refused):
+                await client.jobs()
+
+
+async def test_tls_to_a_plain_port_is_an_error_that_says_so() -> None:
+    async with running(Script()) as url:
+        with pytest.raises(UnexpectedAnswer, match=r"does not speak TLS\. .* write http://"):
+            await take(1, client_at(url.replace("http:", "https:")))
+
+
+async def test_what_does_not_speak_http_is_an_error_that_says_so() -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.9\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(UnexpectedAnswer, match="does not speak HTTP"):
+            await take(1, client_at(f"http://127.0.0.1:{port}"))
+
+
+async def test_a_posting_is_closed_by_its_id() -> None:
+    script = Script(Answer(b'{"id":7,"closed_at":"x"}', content_type="application/json"), problem(404))
+    async with running(script) as url, client_at(url) as client:
+        assert (await client.close(7))["id"] == 7
+        with pytest.raises(Refused) as refused:
+            await client.close(8)
+    assert refused.value.status == 404
+    assert [(r.method, r.path) for r in script.requests] == [("POST", "/v1/jobs/7/close"), ("POST", "/v1/jobs/8/close")]
+
+
 async def test_leaving_the_loop_closes_the_connection() -> None:
     script = Script(Answer(START + posted(1), then="silence"))
     async with running(script) as url, client_at(url) as client:

@@ -28,6 +28,12 @@ def test_a_pipe_gets_one_plain_line_however_long() -> None:
     assert "\x1b" not in line
 
 
+def test_a_line_in_a_pipe_has_the_date_and_the_url() -> None:
+    line = shown(False, url="https://a.example/1?x=ü")
+    assert re.fullmatch(r"2026-11-21 \d\d:\d\d:00 \+ Engineer · Acme · https://a.example/1\?x=ü\n", line)
+    assert shown(False, updated_at=None).startswith("---------- --:--:-- + Engineer")
+
+
 def test_a_terminal_gets_columns_that_hang() -> None:
     lines = shown(True, title="word " * 30, url="https://a.example/1").splitlines()
     assert len(lines) > 2

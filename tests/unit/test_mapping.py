@@ -218,7 +218,7 @@ LISTING = {
     ("listing", "expected"),
     [
         ({}, {"location": "Berlin, Germany; Paris, France"}),
-        ({"active": False, "is_visible": False, "source": "someone"}, {"location": "Berlin, Germany; Paris, France"}),
+        ({"source": "someone"}, {"location": "Berlin, Germany; Paris, France"}),
         ({"locations": ["Remote in USA"]}, {"location": "Remote in USA", "workplace": "remote"}),
         ({"locations": ["NYC", "Remote in UK"]}, {"location": "NYC; Remote in UK", "workplace": "remote"}),
         ({"locations": []}, {}),
@@ -241,3 +241,9 @@ def test_the_shipped_example_maps_listings(listing: dict[str, Any], expected: di
         "posted_at": "2024-05-01T23:18:54Z",
         **expected,
     }
+
+
+@pytest.mark.parametrize("listing", [{"active": False}, {"is_visible": False}])
+def test_the_shipped_example_leaves_out_what_is_not_open(listing: dict[str, Any]) -> None:
+    simplify = RecordMap.parse((files("feed") / "examples" / "simplify.toml").read_text("utf-8"))
+    assert simplify.apply({**LISTING, **listing}) is None
