@@ -45,7 +45,7 @@ bench-writers: $(VENV)/.dev
 # After a change of dependencies in pyproject.toml: find versions anew.
 lock: $(VENV)/.dev
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --extra embedded --extra otel --extra dev pyproject.toml -o constraints.txt
+	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --extra bench --extra embedded --extra otel --extra dev pyproject.toml -o constraints.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
