@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, TypeVar
@@ -100,7 +101,8 @@ def post(
     With --sync SOURCE the input is taken for the whole of that source: what is in it is written, and then every
     posting of the source that was open before and is not in it is closed. All of the input is checked first. If
     any record is bad, comes from another source, or if there is none at all, nothing is written and nothing
-    closed. Nothing is closed either unless everything has been written. A record without source gets SOURCE.
+    closed. Nothing is closed either unless everything has been written. A record without source gets SOURCE. A
+    posting that was closed and is in the input again is opened again, unless its record says closed_at.
 
     \b
     Examples:
@@ -268,7 +270,10 @@ class Run:
             external_id = posting.get("external_id")
             if external_id is None:
                 external_id = name_by_content(posting)
-            text = orjson.dumps({**posting, "external_id": external_id})
+            given = {**posting, "external_id": external_id}
+            if self._sync is not None and "closed_at" not in posting and not _is_over(posting.get("valid_through")):
+                given["closed_at"] = None  # what is in the input is open, also where it was closed for being absent
+            text = orjson.dumps(given)
         except orjson.JSONEncodeError as error:
             self._reject(record.place, [Fault("record", str(error))])
             return None
@@ -316,6 +321,14 @@ class Run:
         """Say what is wrong with a record, and count it out."""
         self.tally.rejected += 1
         self.report.tell(place, faults)
+
+
+def _is_over(valid_through: object) -> bool:
+    """Whether a posting ended at this time (RFC 3339), so that opening it again would only have it expire again."""
+    try:
+        return datetime.fromisoformat(str(valid_through)) <= datetime.now(UTC)
+    except (ValueError, TypeError):  # no time, or one without a zone, which is refused where it is checked
+        return False
 
 
 async def _each(postings: Iterable[Prepared]) -> AsyncIterator[Prepared | None]:

@@ -96,7 +96,7 @@ async def test_records_the_server_refuses_are_named_by_line_and_the_others_writt
         "feed: line 2: url: must be a URL",
         "feed: line 5: company: must not be blank",
     ]
-    assert err.startswith("feed: line 4: record: not JSON")
+    assert err.startswith("feed: line 4: record: is not valid JSON")
 
 
 async def test_foreign_records_are_mapped(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ async def test_foreign_records_are_mapped(tmp_path: Path) -> None:
     async with running(script) as url:
         code, out, err = await post("-", "--map", str(mapping), "--url", url, stdin=json.dumps(records).encode())
     assert (code, out) == (1, "1 created, 0 updated, 0 unchanged, 1 rejected, 1 skipped\n")
-    assert err == "feed: item 3: posted_at: 'soon' is no time in seconds since 1970\n"
+    assert err == "feed: item 3: posted_at: 'soon' is not a time in seconds since 1970\n"
     expected = {"source": "s", "external_id": "1", "title": "A", "company": "C", "url": "u"}
     assert lines_of(script) == [[{**expected, "posted_at": "1970-01-01T00:00:00Z"}]]
 

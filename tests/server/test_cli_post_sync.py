@@ -50,13 +50,31 @@ async def test_what_is_not_in_the_input_is_closed_and_nothing_of_other_sources(
     kept = [*range(2, 1098), "new"]
     code, out, err = await sync(*to, stdin=listing(*kept))
     assert (code, err) == (0, "")
-    assert out == "1 created, 0 updated, 1,096 unchanged, 0 rejected, 5 closed\n"
+    assert out == "1 created, 1 updated, 1,095 unchanged, 0 rejected, 5 closed\n"
     found = await state(database)
     assert found["other/1"] is True
     assert {name.removeprefix("acme/") for name, is_open in found.items() if not is_open} == {
-        "0", "1", "7", "1098", "1099", "-",
+        "0", "1", "1098", "1099", "-",
     }  # fmt: skip
     assert (await sync(*to, stdin=listing(*kept)))[1].endswith("1,097 unchanged, 0 rejected, 0 closed\n")
+
+
+async def test_what_is_there_again_is_opened_again_unless_it_is_over(
+    server: Running, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    over = listing("over", valid_through="2020-01-01T00:00:00Z")
+    shut = listing("shut", closed_at="2020-01-01T00:00:00Z")
+    to = ("--url", server.url)
+    await sync(*to, stdin=listing("stays", "returns") + over + shut)
+    await sync(*to, stdin=listing("stays") + over + shut)
+    assert await state(database) | {"acme/over": False} == {
+        "acme/stays": True, "acme/returns": False, "acme/over": False, "acme/shut": False,
+    }  # fmt: skip
+    await database.execute("UPDATE job SET closed_at = now() WHERE external_id = 'over' AND closed_at IS NULL")
+    await sync(*to, stdin=listing("stays", "returns") + over + shut)
+    assert await state(database) == {
+        "acme/stays": True, "acme/returns": True, "acme/over": False, "acme/shut": False,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -64,7 +82,7 @@ async def test_what_is_not_in_the_input_is_closed_and_nothing_of_other_sources(
     [
         (b"[]", "no posting in the input"),
         (b"", "no posting in the input"),
-        (listing(1) + b"{oops\n", "line 2: record: not JSON"),
+        (listing(1) + b"{oops\n", "line 2: record: is not valid JSON"),
         (listing(1) + b'{"title":"b"}\n', "line 2: company: is required"),
         (listing(1) + listing(2, source="other"), "line 2: source: is 'other', and --sync is for 'acme'"),
     ],

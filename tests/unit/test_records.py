@@ -58,7 +58,7 @@ async def test_a_broken_first_line_does_not_hide_the_others(path: Path, first: s
 
 
 async def test_items_of_an_array_that_are_no_objects_are_named(path: Path) -> None:
-    assert [record.fault for record in await read(path, '[1, {"a":2}]')] == ["not a JSON object", ""]
+    assert [record.fault for record in await read(path, '[1, {"a":2}]')] == ["is not a JSON object", ""]
 
 
 @pytest.mark.parametrize("text", ["<html>", "[{]", "title,company\n1,2\n", b"\xff\xfe{"])
