@@ -1,4 +1,4 @@
-"""`feed key`: make, list and revoke API keys."""
+"""`feed key`: makes, lists and revokes API keys."""
 
 import asyncio
 import json
@@ -124,7 +124,7 @@ def revoke(
       feed key revoke --subject alice@example.com
     """
     if sum(one is not None for one in (identity, subject, token)) != 1:
-        raise typer.BadParameter("give a key's id, --subject or --token: one of them")
+        raise typer.BadParameter("Give one of them: a key's id, --subject or --token.")
     if identity is not None:
         name = identity.removeprefix("feedkey_").partition("_")[0]
         _with_store(database_url, data_dir, lambda store: store.revoke_key(name))
@@ -142,7 +142,9 @@ def _seconds(text: str | None) -> float | None:
         return None
     found = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
     if found is None or int(found[1]) == 0:
-        raise typer.BadParameter(f"{text!r} is no time: 30m, 12h or 90d", param_hint="--expires")
+        raise typer.BadParameter(
+            f"{text!r} is not a span of time. Write it as 30m, 12h or 90d.", param_hint="--expires"
+        )
     return float(int(found[1]) * _UNITS[found[2]])
 
 

@@ -1,4 +1,4 @@
-"""`feed migrate`: bring the database's schema up to date."""
+"""`feed migrate`: brings the database's schema up to date."""
 
 import asyncio
 from typing import Annotated

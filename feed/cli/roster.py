@@ -15,18 +15,18 @@ _LAGGING = 1_000
 
 
 class Roster:
-    """Keeps the last two answers: rates are differences."""
+    """Renders the newest answer; the one before is kept too, because rates are differences."""
 
     def __init__(self, url: str, sort: str) -> None:
         self.fault: str | None = None
-        """Why the newest answer is not new."""
+        """Why there is no newer answer; None where there is one."""
         self._url = url
         self._sort = sort
         self._now: Mapping[str, Any] = {}
         self._before: Mapping[str, Any] = {}
 
     def update(self, answer: Mapping[str, Any]) -> None:
-        """Take in the server's next answer."""
+        """Show the server's next answer from now on."""
         self._before, self._now, self.fault = self._now, answer, None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -54,7 +54,7 @@ class Roster:
         return lines
 
     def _rates(self) -> tuple[float, float] | None:
-        """Events and bytes a second, over the processes that were there both times."""
+        """Return events and bytes a second, over the processes that are in both answers; None where that is not known."""
         if not self._before:
             return None
         seconds = (_instant(self._now["at"]) - _instant(self._before["at"])).total_seconds()

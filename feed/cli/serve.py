@@ -1,4 +1,4 @@
-"""`feed serve`: the service."""
+"""`feed serve`: runs the service."""
 
 import os
 import shlex
@@ -139,7 +139,7 @@ def _warn(fault: str | None) -> None:
 
 
 def _access(settings: Settings) -> str:
-    """Who may do what, in a sentence."""
+    """Return a sentence that says who may do what."""
     match settings.open_reading, settings.open_writing:
         case True, True:
             return "Reading and writing need no key: only this machine reaches this address. Through a proxy they do."

@@ -98,7 +98,7 @@ def tail(
     filters = {name: value for name, value in choices.items() if value is not None and value != []}
     if verify and filters:
         option = next(iter(filters)).replace("_", "-")
-        raise typer.BadParameter(f"--verify needs every event: leave out --{option}")
+        raise typer.BadParameter(f"--verify needs every event, and a filter leaves some out: leave out --{option}")
     continuity = Continuity() if verify else None
     show = _show_json if as_json else Lines(Stdout(highlight=False)).show
     client = FeedClient(url, key=key, http2=http2)

@@ -14,7 +14,7 @@ import orjson
 from httpx_sse import EventSource, aconnect_sse
 
 from feed.client.backoff import Backoff
-from feed.client.errors import ClientError, Unavailable, UnexpectedAnswer, error_of, error_on_the_way
+from feed.client.errors import ASK, ClientError, Unavailable, UnexpectedAnswer, error_of, error_on_the_way
 from feed.client.event import StreamEvent, read_event
 from feed.client.following import Following, Found, Reader, end
 from feed.client.query import Filters, authorization, event_id, query, service_url
@@ -178,7 +178,7 @@ class FeedClient:
         try:
             return JobsPage(page["jobs"], page["next"], page["stream"]["last_event_id"])
         except (KeyError, TypeError) as error:
-            raise UnexpectedAnswer(f"{self.url}: the list of postings lacks {error}") from error
+            raise UnexpectedAnswer(f"{self.url}: the list of postings lacks {error}. {ASK}") from error
 
     @overload
     async def post(self, postings: Mapping[str, Any]) -> dict[str, Any]: ...
@@ -202,7 +202,7 @@ class FeedClient:
         try:
             return Written(counts["created"], counts["updated"], counts["unchanged"])
         except KeyError as error:
-            raise UnexpectedAnswer(f"{self.url}: the answer to a batch lacks {error}") from error
+            raise UnexpectedAnswer(f"{self.url}: the answer to a batch lacks {error}. {ASK}") from error
 
     async def close(self, job_id: int) -> dict[str, Any]:
         """Close the posting of that id, and return it; one that is closed stays as it is.
@@ -245,7 +245,7 @@ class FeedClient:
         except orjson.JSONDecodeError:
             answer = None
         if not isinstance(answer, dict):
-            raise UnexpectedAnswer(f"{request.url} answered with something other than a JSON object")
+            raise UnexpectedAnswer(f"{request.url} answered with something other than a JSON object. {ASK}")
         return answer
 
     @asynccontextmanager
@@ -270,11 +270,11 @@ class FeedClient:
                 content_type = source.response.headers.get("content-type", "nothing")
                 if content_type.partition(";")[0].strip() != "text/event-stream":
                     raise UnexpectedAnswer(
-                        f"{source.response.url} answered with {content_type}, not with a stream of events"
+                        f"{source.response.url} answered with {content_type}, not with a stream of events. {ASK}"
                     )
                 yield source
         except httpx.ReadTimeout as error:
-            raise Unavailable(f"no sign of life for {self._watchdog:g} s") from error
+            raise Unavailable(f"nothing has come for {self._watchdog:g} s") from error
         except httpx.RequestError as error:
             raise error_on_the_way(error) from error
 

@@ -8,6 +8,7 @@ import orjson
 
 from feed.errors import ConfigurationError, Fault, FeedError
 
+ASK = "Is this the address of a feed?"
 # Answers that no feed gives to what its clients ask: unless a problem document comes with them, something else answers.
 _FOREIGN = frozenset({404, 405, 410, 501, 505})
 # Answers that say "not now": a request timeout, too early, too many requests; every 5xx joins them.
@@ -66,13 +67,13 @@ def error_of(response: httpx.Response) -> ClientError:
     said = said or str(problem.get("detail") or problem.get("title") or response.reason_phrase or _phrase(status))
     message = f"{response.url.copy_with(query=None)} answered {status}: {said}"
     if status in _FOREIGN and not problem:
-        return UnexpectedAnswer(f"{message}. Is this the address of a feed?")
+        return UnexpectedAnswer(f"{message}. {ASK}")
     if status in _PASSING or status >= 500:
         wait = response.headers.get("retry-after", "")
         return Unavailable(message, float(wait) if wait.isascii() and wait.isdigit() else None)
     if status >= 400:
         return Refused(status, message, faults)
-    return UnexpectedAnswer(f"{message}. Is this the address of a feed?")
+    return UnexpectedAnswer(f"{message}. {ASK}")
 
 
 def error_on_the_way(error: httpx.RequestError) -> ClientError:
@@ -85,7 +86,7 @@ def error_on_the_way(error: httpx.RequestError) -> ClientError:
     if url.scheme == "https" and any(word in reason for word in _NO_TLS):
         return UnexpectedAnswer(f"{url}: what listens there does not speak TLS. If it is a plain port, write http://.")
     if isinstance(error, httpx.RemoteProtocolError) and reason.startswith(_NO_HTTP):
-        return UnexpectedAnswer(f"{url}: what listens there does not speak HTTP. Is this the address of a feed?")
+        return UnexpectedAnswer(f"{url}: what listens there does not speak HTTP. {ASK}")
     return Unavailable(f"{url}: {reason}")
 
 
