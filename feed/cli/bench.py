@@ -14,7 +14,9 @@ from feed.bench import fanout as fan
 from feed.bench import latency as late
 from feed.bench import storm as storms
 from feed.bench.spec import Http
-from feed.cli.terminal import DEFAULT_URL, Exit, say
+from feed.cli.client_options import DEFAULT_URL
+from feed.cli.exit_codes import Exit
+from feed.cli.messages import say
 from feed.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)

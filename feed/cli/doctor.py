@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from feed.cli.credential import Key
+from feed.cli.client_options import Key
 from feed.cli.database import DataDir, settings_of
-from feed.cli.terminal import Exit, clean
+from feed.cli.exit_codes import Exit
+from feed.cli.messages import clean
 from feed.doctor.address import examine_address
 from feed.doctor.database import embedded_dsn, examine_database
 from feed.doctor.finding import Finding, Verdict, fail

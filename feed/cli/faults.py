@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from importlib import resources
 
-from feed.cli.terminal import say
+from feed.cli.messages import say
 from feed.errors import Fault
 
 _TOLD = 20

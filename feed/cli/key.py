@@ -19,7 +19,7 @@ from feed.access.grant import Scope
 from feed.access.key import new_key
 from feed.access.keys import KeyRecord
 from feed.cli.database import DatabaseUrl, DataDir, existing_database, settings_of
-from feed.cli.terminal import clean, say
+from feed.cli.messages import clean, say
 from feed.database.access import AccessStore
 from feed.database.check import check
 from feed.database.connect import pool

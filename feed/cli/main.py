@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from feed import __version__
-from feed.cli.terminal import say
+from feed.cli.messages import say
 from feed.errors import FeedError
 
 COMMANDS = {
@@ -60,7 +60,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except FeedError as error:
-            from feed.cli.failure import advice, exit_of  # imports the client, which --help must not wait for
+            from feed.cli.exit_codes import advice, exit_of  # imports the client, which --help must not wait for
 
             say(f"{error}{advice(error)}")
             raise typer.Exit(exit_of(error)) from error

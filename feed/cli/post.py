@@ -16,11 +16,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from feed.cli.credential import Key
+from feed.cli.client_options import Key
+from feed.cli.exit_codes import Exit
 from feed.cli.faults import FaultReport
-from feed.cli.records import Record, Records
+from feed.cli.messages import say
+from feed.cli.record_reader import Record, RecordReader
 from feed.cli.target import Prepared, Target, open_target, validated
-from feed.cli.terminal import Exit, say
 from feed.client import Backoff, Refused, Unavailable
 from feed.errors import ConfigurationError, DatabaseUnavailable, Fault, FeedError, Invalid
 from feed.model.mapping import RecordMap
@@ -128,7 +129,7 @@ def post(
     run = Run(mapping, batch, retries, sync)
     try:
         with _open(file) as source:
-            asyncio.run(run.post(Records(source.fileno()), open_target(url, database_url, key)))
+            asyncio.run(run.post(RecordReader(source.fileno()), open_target(url, database_url, key)))
     except FeedError:
         run.report.conclude(accepted=run.tally.accepted)
         say(f"stopped: {run.tally}")
@@ -155,7 +156,7 @@ class Run:
         self._sync = sync
         self._backoff = Backoff()
 
-    async def post(self, records: Records, opened: AbstractAsyncContextManager[Target]) -> None:
+    async def post(self, records: RecordReader, opened: AbstractAsyncContextManager[Target]) -> None:
         """Write all `records` to the target; raises what keeps it from going on."""
         with _progress() as progress:
             bar = progress.add_task("posting", total=records.total, tally="")
@@ -171,7 +172,7 @@ class Run:
                     await self._write(batch, target)
                     show()
 
-    async def _whole(self, records: Records) -> list[Prepared]:
+    async def _whole(self, records: RecordReader) -> list[Prepared]:
         """Return all postings of the input; raises SyncRefused if it cannot be the whole of a source."""
         found: list[Prepared] = []
         size = 0
@@ -229,7 +230,7 @@ class Run:
     async def _close(self, job: int, target: Target) -> None:
         await self._persist(lambda: target.close(job))
 
-    async def _prepared(self, records: Records) -> AsyncIterator[Prepared | None]:
+    async def _prepared(self, records: RecordReader) -> AsyncIterator[Prepared | None]:
         """Yield the postings of the records that are not rejected or skipped, and None where a pipe pauses."""
         async for record in records:
             prepared = self._prepare(record) if record else None

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 import orjson
 import typer
 
-from feed.cli.credential import Key
-from feed.cli.lines import Lines, Stdout
-from feed.cli.terminal import DEFAULT_URL, say
+from feed.cli.client_options import DEFAULT_URL, Key
+from feed.cli.event_lines import EventLines, Stdout
+from feed.cli.messages import say
 from feed.client import Continuity, FeedClient, FilterValue, Following, StreamEvent
 
 Many = list[str] | None
@@ -100,7 +100,7 @@ def tail(
         option = next(iter(filters)).replace("_", "-")
         raise typer.BadParameter(f"--verify needs every event, and a filter leaves some out: leave out --{option}")
     continuity = Continuity() if verify else None
-    show = _show_json if as_json else Lines(Stdout(highlight=False)).show
+    show = _show_json if as_json else EventLines(Stdout(highlight=False)).show
     client = FeedClient(url, key=key, http2=http2)
     events = client.follow(filters, since=since, start=start, last_event_id=last_event_id, control=True)
     try:

@@ -8,7 +8,7 @@ from typing import Protocol
 import orjson
 from pydantic import ValidationError
 
-from feed.cli.terminal import DEFAULT_URL
+from feed.cli.client_options import DEFAULT_URL
 from feed.client import FeedClient, Refused
 from feed.client import Written as WrittenByFeed
 from feed.database.jobs import JobStore, open_store

@@ -33,7 +33,7 @@ async def test_help_and_version_import_nothing_that_only_the_commands_need(argum
     assert "feed.cli.main" in imported
     assert imported & HEAVY == set()
     assert {name for name in imported if name.startswith("feed.")} <= {
-        "feed.cli", "feed.cli.main", "feed.cli.terminal", "feed.errors",
+        "feed.cli", "feed.cli.main", "feed.cli.messages", "feed.errors",
     }  # fmt: skip
 
 

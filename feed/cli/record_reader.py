@@ -32,7 +32,7 @@ class Record:
     fault: str = ""
 
 
-class Records:
+class RecordReader:
     """The records in an open file or pipe, by its descriptor; to be iterated once.
 
     None stands between them when a pipe has nothing more for the moment. `done` of `total` is how far the

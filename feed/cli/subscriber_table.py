@@ -1,4 +1,4 @@
-"""The roster: what a server says of its subscribers, as a head line and a table for the terminal."""
+"""What a server says of its subscribers, as a head line and a table for the terminal."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -8,13 +8,13 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from feed.cli.terminal import clean
+from feed.cli.messages import clean
 
 _LAGGING = 1_000
 """Positions behind the head from which a stream stands out."""
 
 
-class Roster:
+class SubscriberTable:
     """Renders the newest answer; the one before is kept too, because rates are differences."""
 
     def __init__(self, url: str, sort: str) -> None:

@@ -1,8 +1,10 @@
-"""The option of the commands that are clients: the credential, `--key` or FEED_KEY."""
+"""What the commands that are clients of a feed have in common: the address they take unless told, and the option --key."""
 
 from typing import Annotated
 
 import typer
+
+DEFAULT_URL = "http://127.0.0.1:8000"
 
 Key = Annotated[
     str | None,

@@ -1,19 +1,7 @@
-"""What every command does the same at the terminal: exit codes, lines on stderr, text that cannot harm it."""
+"""What a command says to the person at the terminal: one line on stderr, without anything that steers the terminal."""
 
 import sys
 import unicodedata
-from enum import IntEnum
-
-DEFAULT_URL = "http://127.0.0.1:8000"
-
-
-class Exit(IntEnum):
-    """The exit codes of every command."""
-
-    OK = 0
-    FAILED = 1
-    USAGE = 2
-    UNREACHABLE = 3
 
 
 def say(text: str) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from feed.cli.terminal import clean
+from feed.cli.messages import clean
 from feed.client.event import StreamEvent
 
 # What can stand in a link without ending it or steering the terminal.
@@ -25,7 +25,7 @@ class Stdout(Console):
         raise BrokenPipeError
 
 
-class Lines:
+class EventLines:
     """Prints postings to `console`: hanging, coloured columns on a terminal, else one plain line each."""
 
     def __init__(self, console: Console, now: Callable[[], datetime] = datetime.now) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from feed.cli.lines import Lines, pay
-from feed.cli.terminal import clean
+from feed.cli.event_lines import EventLines, pay
+from feed.cli.messages import clean
 from feed.client import StreamEvent
 
 
@@ -17,7 +17,7 @@ def shown(terminal: bool, kind: str = "posted", width: int = 60, **fields: Any) 
     out = StringIO()
     console = Console(file=out, force_terminal=terminal, width=width, color_system="standard" if terminal else None)
     job = {"title": "Engineer", "company": "Acme", "updated_at": "2026-11-21T09:30:00Z", **fields}
-    Lines(console, now=lambda: datetime(2026, 11, 21, tzinfo=UTC)).show(StreamEvent("1.1", kind, job))
+    EventLines(console, now=lambda: datetime(2026, 11, 21, tzinfo=UTC)).show(StreamEvent("1.1", kind, job))
     return out.getvalue()
 
 

@@ -1,6 +1,7 @@
-"""How an error ends a command: its exit code, and what its line advises."""
+"""The exit codes of every command; which one an error ends it with, and what the last line advises."""
 
-from feed.cli.terminal import Exit
+from enum import IntEnum
+
 from feed.client.errors import Refused, Unavailable, UnexpectedAnswer
 from feed.errors import ConfigurationError, DatabaseUnavailable, FeedError
 
@@ -8,6 +9,15 @@ _ADVICE = {
     401: ". Give a valid key with --key or in FEED_KEY (`feed key create` makes one)",
     403: ". Use a key of another scope (`feed key create --scope ...`)",
 }
+
+
+class Exit(IntEnum):
+    """The exit codes of every command."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
 
 
 def exit_of(error: FeedError) -> Exit:
