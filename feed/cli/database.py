@@ -48,10 +48,10 @@ async def existing_database(settings: Settings) -> AsyncIterator[str]:
 
     Raises ConfigurationError where the data folder holds no database, or where it cannot be started.
     """
-    if settings.database_url is not None:
-        yield settings.database_url
+    if settings.database.url is not None:
+        yield settings.database.url
         return
-    folder = settings.data_dir
+    folder = settings.database.data_dir
     if not _holds_database(folder):
         raise ConfigurationError(
             f"There is no database in {folder}. Name the folder that `feed serve` uses with --data-dir or FEED_DATA_DIR, "

@@ -58,7 +58,7 @@ async def _run(settings: Settings, arguments: list[str]) -> int:
     program = _program()
     async with existing_database(settings) as dsn:
         address, password = without_password(dsn)
-        path = f'-c search_path="{settings.db_schema}",public'
+        path = f'-c search_path="{settings.database.schema_name}",public'
         environment = os.environ | {"PGOPTIONS": f"{path} {os.environ.get('PGOPTIONS', '')}".rstrip()}
         if password is not None:
             environment["PGPASSWORD"] = password

@@ -115,8 +115,8 @@ def _where(settings: Settings, database_url: str | None, data_dir: Path | None) 
     """
     if database_url is not None:
         return f" --database-url {shlex.quote(without_password(database_url)[0])}"
-    if data_dir is not None or (settings.database_url is None and "FEED_DATA_DIR" in os.environ):
-        return f" --data-dir {shlex.quote(str(settings.data_dir.absolute()))}"
+    if data_dir is not None or (settings.database.url is None and "FEED_DATA_DIR" in os.environ):
+        return f" --data-dir {shlex.quote(str(settings.database.data_dir.absolute()))}"
     return ""
 
 
