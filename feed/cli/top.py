@@ -34,6 +34,9 @@ def top(
 ) -> None:
     """Show the open streams of every process and node of a feed.
 
+    The process that answers gives its figures of now; those of the others are up to five seconds old, and of their
+    streams at most a hundred of each order are listed.
+
     Live on a terminal until Ctrl-C; a plain table, once, elsewhere. Needs a key of the scope admin, unless the
     feed listens on this machine only and asks for none. LAG counts positions behind the head; MODE is pushed
     (live frames go straight to the socket) or pulled (served from the log at its own pace).

@@ -214,7 +214,9 @@ class FeedClient:
     async def subscribers(self, *, sort: str = "lag", limit: int = 100) -> dict[str, Any]:
         """Return who follows the feed, over all of its processes: sums, and up to `limit` (1 to 1000) streams.
 
-        `sort`: lag, age, bytes or events; the most comes first. Needs a key of the scope admin.
+        `sort` is lag, age, bytes or events; the most comes first. The process that answers gives its figures of now; those
+        of the others are up to five seconds old (`seen_at`), with at most a hundred streams of each order. Needs a key of
+        the scope admin.
 
         Raises `Refused`, `Unavailable` or `UnexpectedAnswer`.
         """

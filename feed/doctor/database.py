@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from feed.database.census import ABSENT
 from feed.database.check import check
 from feed.database.connect import RIGHTS, owned, translated
 from feed.database.migrate import migrations
+from feed.database.presence import MISSING_AFTER
 from feed.doctor.finding import Finding, Verdict, fail, ok, warn
 from feed.doctor.flow import backlog, captured, held_back, notifications, retained
 from feed.errors import DatabaseRefused, DatabaseUnavailable
@@ -211,7 +211,7 @@ async def _processes(connection: Any, _: Settings) -> list[Finding]:
     rows = await connection.fetch(
         "SELECT version, count(*)::int AS n, count(DISTINCT host)::int AS hosts FROM process "
         "WHERE seen_at > clock_timestamp() - make_interval(secs => $1) GROUP BY version ORDER BY version",
-        ABSENT,
+        MISSING_AFTER,
     )
     count = sum(row["n"] for row in rows)
     found = f"{count} serving" + "".join(f", {row['n']} of version {row['version']}" for row in rows)
