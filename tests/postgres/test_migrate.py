@@ -140,7 +140,7 @@ async def test_a_migration_that_never_gets_its_lock_says_so_and_leaves_nothing(
 
 async def test_two_feeds_under_two_names_share_a_database_and_nothing_else(database: Connection, dsn: str) -> None:
     ours = make_settings(dsn, **FAR)
-    theirs = make_settings(dsn, db_schema="other", **FAR)
+    theirs = make_settings(dsn, schema="other", **FAR)
     await migrate(theirs, dsn)
     hub, other_hub = Hub(ours), Hub(theirs)
     async with (
