@@ -5,7 +5,6 @@ import importlib
 import os
 import shutil
 import signal
-import subprocess
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -65,9 +64,8 @@ async def _run(settings: Settings, arguments: list[str]) -> int:
         # Ctrl-C is for psql: it ends a query there, and must not end the database under it.
         before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
-            code = subprocess.run(  # noqa: ASYNC221 (nothing else runs in this loop)
-                [program, "-d", address, *arguments], env=environment, check=False
-            ).returncode
+            process = await asyncio.create_subprocess_exec(program, "-d", address, *arguments, env=environment)
+            code = await process.wait()
         finally:
             signal.signal(signal.SIGINT, before)
     return code if code >= 0 else 128 - code
