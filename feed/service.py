@@ -11,11 +11,11 @@ from feed.access.keys import Keys
 from feed.access.revocations import Revocations
 from feed.database.access import AccessStore
 from feed.database.canary_writer import CanaryWriter
-from feed.database.census import Census
 from feed.database.check import check
 from feed.database.jobs import JobStore
 from feed.database.log_gauges import LogGaugeReader
 from feed.database.migrate import migrate
+from feed.database.presence import Presence
 from feed.database.retention import Retention
 from feed.database.sequencer import Sequencer
 from feed.database.tailer import Tailer
@@ -51,7 +51,7 @@ class Service:
     keys: Keys
     revocations: Revocations
     gate: Gate
-    census: Census
+    presence: Presence
     metrics: Metrics
     sampler: Sampler
     canary: Canary | None
@@ -71,7 +71,7 @@ class Service:
             ("stream watch", self.streams.watch),
             ("sampler", self.sampler.run),
             ("revocations", self.revocations.run),
-            ("census", self.census.run),
+            ("presence", self.presence.run),
         ]
         if self.settings.sequencer.enabled:
             work += [

@@ -1,5 +1,6 @@
 """A Postgres cluster of the tests' own: started, stopped, killed and restarted for real."""
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -78,10 +79,11 @@ class Cluster:
             ensure_prefix_permissions(self.bin)
 
     def run(self, command: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run one of the cluster's own programs as the account it runs under."""
+        """Run one of the cluster's own programs, or one of the system's, as the account it runs under."""
+        program = self.bin / command
         done = subprocess.run(
-            [str(self.bin / command), *arguments], user=self.user, cwd=self.root, text=True, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            [str(program) if program.exists() else command, *arguments], user=self.user, cwd=self.root, text=True,
+            check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         if check and done.returncode:
             raise RuntimeError(f"{command} failed: {done.stdout}")
@@ -108,6 +110,16 @@ class Cluster:
             raise RuntimeError((self.root / "log").read_text()[-4000:])
         return self
 
+    def copied(self, origin: "Cluster") -> Self:
+        """Take over the files of another cluster that is stopped."""
+        self.run("cp", "-a", str(origin.data), str(self.data))
+        return self
+
+    def backed_up(self, origin: "Cluster", *options: str) -> Self:
+        """Take a base backup of another cluster that runs."""
+        self.run("pg_basebackup", "-D", str(self.data), "-d", origin.dsn(), "-c", "fast", "--no-sync", *options)
+        return self
+
     def stop(self, mode: str = "fast") -> None:
         """Stop it: smart, fast or immediate (as a crash)."""
         self.run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop", check=False)
@@ -129,3 +141,24 @@ class Cluster:
         """Stop it and leave nothing behind."""
         self.stop("immediate")
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+async def start_again(cluster: Cluster) -> None:
+    """Start it; the orphans of a postmaster that was killed may hold its shared memory for a moment."""
+
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await asyncio.to_thread(cluster.start)
+                return
+            except RuntimeError:
+                await asyncio.sleep(0.02)
+
+
+async def restart(cluster: Cluster, end: str) -> None:
+    """End it, with a mode of pg_ctl or by "kill", and start it again."""
+    if end == "kill":
+        cluster.kill()
+    else:
+        await asyncio.to_thread(cluster.stop, end)
+    await start_again(cluster)

@@ -29,6 +29,7 @@ class ServiceProcess:
         self.process = process
         self.url = url
         self.said = b""  # on stderr
+        self.printed_before = b""  # on stdout, before where it is
         self.printed = b""  # on stdout, after where it is
         self._silent = asyncio.Event()
 
@@ -70,6 +71,15 @@ class ServiceProcess:
         """Wait until none of its processes is left, whoever has inherited it: nobody can write to stderr any more."""
         async with asyncio.timeout(seconds):
             await self._silent.wait()
+
+    async def address(self) -> str:
+        """Read what it prints up to where it is."""
+        assert self.process.stdout
+        while line := await self.process.stdout.readline():
+            if found := re.match(rb"    (https?://\S+)/$", line):
+                return found[1].decode()
+            self.printed_before += line
+        raise AssertionError("the service ended before it said where it is")
 
     async def follow(self) -> None:
         """Read what it says, to the end."""
@@ -138,7 +148,7 @@ async def serving(
         try:
             async with asyncio.timeout(30):
                 if workers is None:
-                    service.url = await _address(process)
+                    service.url = await service.address()
                 else:
                     await until(lambda: service.started >= max(1, workers), 30)
             reading.append(asyncio.create_task(service.follow_output()))
@@ -149,14 +159,6 @@ async def serving(
             await asyncio.gather(*reading)
             await process.communicate()
             sys.stderr.write(service.said.decode(errors="replace"))
-
-
-async def _address(process: Process) -> str:
-    assert process.stdout
-    while line := await process.stdout.readline():
-        if found := re.match(rb"    (https?://\S+)/$", line):
-            return found[1].decode()
-    raise AssertionError("the service ended before it said where it is")
 
 
 class Curl:

@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def until(condition: Callable[[], T | Awaitable[T]], seconds: float = 20) -> T:
+async def until(condition: Callable[[], T | Awaitable[T]], seconds: float = 60) -> T:
     """Return the first truthy answer of `condition` (plain or async)."""
     async with asyncio.timeout(seconds):
         while True:

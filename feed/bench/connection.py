@@ -13,7 +13,7 @@ from feed.bench.spec import Spec
 
 _PIECE = 64 * 1024
 _PIECES = 64
-"""Taken off one socket before the next has its turn."""
+"""Bytes taken off one socket before the next has its turn."""
 _NUMBER = re.compile(r"\{n(?:([%/*])([1-9]\d*))?\}")
 
 
@@ -32,7 +32,7 @@ class Stream:
         self.twice = 0
 
     def request(self, spec: Spec) -> Request:
-        """What it asks for."""
+        """Return the path and the headers of its request."""
 
         def filled(text: str) -> str:
             return _NUMBER.sub(self._computed, text).replace("{cursor}", self.cursor)
@@ -93,7 +93,7 @@ class Connection:
             self.framing.out = b""
 
     def receive(self) -> bytes:
-        """What is there, up to a bound; raises Ended where the connection is gone."""
+        """Return the bytes that have arrived, up to a bound; raises Ended where the connection is gone."""
         try:
             piece = self.sock.recv(_PIECE)
             if len(piece) == _PIECE:

@@ -15,7 +15,7 @@ _PROBE = 20
 """Events written first, to know what one costs; connections, caches and plans are new to everybody then."""
 _PROBE_RATE = 20.0
 _PROBES = (0.8, 0.5, 0.5)
-"""Seconds of each look at what an event costs."""
+"""How long one measurement of what an event costs lasts, in seconds."""
 _PROBE_PATIENCE = 30.0
 _SETTLE = 0.2
 """Seconds of silence between the probe and what counts."""
@@ -92,7 +92,7 @@ async def measure(
 
 
 async def calibrated(readers: Readers, writer: Writer, pid: int, busy: float, share: float = 1.0) -> tuple[float, int]:
-    """The rate that keeps a server's core `busy`, and how many events finding it took."""
+    """Return the rate that keeps a server's core `busy`, and how many events finding it took."""
     rate, written = _PROBE_RATE, 0
     fastest = min(_FASTEST, _DELIVERIES / (readers.subscribers * share))
     for seconds in _PROBES:
@@ -110,7 +110,7 @@ async def calibrated(readers: Readers, writer: Writer, pid: int, busy: float, sh
 async def run(
     readers: Readers, spec: Spec, writer: Writer, load: Load, pid: int | None, say: Callable[[str], None]
 ) -> Fanout:
-    """Measure on streams that are live."""
+    """Measure with streams that are live already."""
     if load.busy is not None and pid is not None:
         rate, probe = await calibrated(readers, writer, pid, load.busy)
         load = replace(load, rate=rate, events=max(10, round(rate * load.seconds)))

@@ -71,7 +71,7 @@ async def run(
 
 
 def evaluate(spec: Spec, seen: Seen, answered: Mapping[int, float], events: int, rate: float, clock: str) -> Latency:
-    """Latencies of every event after the warm-up; from `answered` where that is known, else from the stamp in it."""
+    """Return the latencies of every event after the warm-up; from `answered` where known, else from the stamp in it."""
     by_event: list[list[float]] = []
     for name, times in seen.times.items():
         event = int(name)
@@ -97,7 +97,7 @@ def evaluate(spec: Spec, seen: Seen, answered: Mapping[int, float], events: int,
 
 
 def spread(times: Sequence[float]) -> Spread:
-    """The spread of some times."""
+    """Return how `times` are spread."""
     if len(times) < 2:
         one = round(times[0], 3) if times else None
         return Spread(one, one, one, one)

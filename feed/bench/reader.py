@@ -24,7 +24,7 @@ from feed.bench.framing import Ended
 from feed.bench.spec import Seen, Spec
 
 _AT_ONCE = 16_384
-"""Sockets in one look."""
+"""The most sockets that one call of epoll returns."""
 _NAP = 0.002
 """Seconds between two looks while things arrive: what came meanwhile is one read, and one wake-up, for all."""
 _BURST = 0.005
@@ -84,7 +84,7 @@ class Reader:
                 return
 
     def report(self, events: int) -> Seen:
-        """What was seen, where each subscriber should have had `events`."""
+        """Return what was seen, where each subscriber should have had `events`."""
         seen = self.seen
         seen.twice = sum(one.twice if self._timing else max(0, one.count - events) for one in self._streams)
         seen.missing = sum(max(0, events - one.count) for one in self._streams)
@@ -97,7 +97,7 @@ class Reader:
         return seen
 
     def _round(self, longest: float) -> bool:
-        """One look at the sockets; whether stdin has something."""
+        """Read the sockets that have something once; return whether stdin has something too."""
         wanted = False
         taken: list[tuple[Connection, bytes, float]] = []
         awake = self._timing and time.monotonic() - self._now < _BURST
@@ -205,7 +205,7 @@ class Reader:
         self._poll.modify(connection.fd, select.EPOLLIN)
 
     def _drop(self, connection: Connection, why: Ended) -> None:
-        """A connection is of no more use; all of its streams count as ended."""
+        """Give up a connection; all of its streams count as ended."""
         self._poll.unregister(connection.fd)
         del self._open[connection.fd]
         connection.sock.close()
@@ -219,7 +219,7 @@ def _answer(text: str) -> None:
 
 
 def main() -> None:
-    """The process."""
+    """Run a process of readers: its specification comes on stdin, what it has seen goes to stdout."""
     spec = Spec.loads(sys.stdin.readline())
     if spec.cores:
         os.sched_setaffinity(0, spec.cores)

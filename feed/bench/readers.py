@@ -17,7 +17,7 @@ from feed.client.errors import Unavailable
 _A_PROCESS = 500
 """Subscribers that are worth a process of their own, where there is a core for it."""
 _OUTPUT = 1024**3
-"""Bytes that a process of readers may print on one line."""
+"""The longest line, in bytes, that a process of readers may print."""
 _START = 30.0
 """Seconds for a process of readers to come up, and to answer."""
 
@@ -51,7 +51,7 @@ class Readers:
                 await self._line(process)
 
     async def report(self, events: int) -> Seen:
-        """What all have seen so far, where each should have had `events`."""
+        """Return what all subscribers have seen so far, where each of them should have had `events`."""
         found = [Seen(**orjson.loads(line)) for line in await self._all(f"report {events}", _START * 4)]
         whole = found[0]
         for one in found[1:]:
@@ -78,7 +78,7 @@ class Readers:
 
 @asynccontextmanager
 async def reading(spec: Spec, processes: int | None = None) -> AsyncIterator[Readers]:
-    """Processes for the subscribers of `spec`, up and not yet open; they are gone on leaving."""
+    """Start processes for the subscribers of `spec`, without opening the streams; the processes are ended on leaving."""
     cores = len(spec.cores) or len(os.sched_getaffinity(0))
     wanted = processes or min(max(1, -(-spec.subscribers // _A_PROCESS)), max(1, cores))
     async with AsyncExitStack() as stack:
@@ -91,7 +91,7 @@ async def reading(spec: Spec, processes: int | None = None) -> AsyncIterator[Rea
 
 
 def split(spec: Spec, processes: int) -> Iterable[Spec]:
-    """`spec` in parts of whole connections, about the same size each."""
+    """Split `spec` into parts of about the same size, each with whole connections."""
     connections = -(-spec.subscribers // spec.streams)
     size = -(-connections // processes) * spec.streams
     for begin in range(0, spec.subscribers, size):

@@ -52,17 +52,17 @@ class Spec:
 
     @property
     def authority(self) -> str:
-        """The server, as requests name it."""
+        """Return the server's name as the Host header gives it."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
     def dumps(self) -> str:
-        """This, on one line."""
+        """Return the specification as one line of JSON."""
         return orjson.dumps(asdict(self)).decode()
 
     @classmethod
     def loads(cls, text: str) -> "Spec":
-        """The inverse of `dumps`."""
+        """Return the specification that `dumps` wrote as `text`."""
         found = orjson.loads(text)
         found["headers"] = tuple((name, value) for name, value in found["headers"])
         found["cursors"], found["cores"] = tuple(found["cursors"]), tuple(found["cores"])

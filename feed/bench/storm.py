@@ -45,7 +45,7 @@ class Storm:
 
 
 async def head_of(url: str) -> tuple[str, int]:
-    """The epoch and position of a feed's head; raises FeedError where none answers."""
+    """Return the epoch and position of a feed's head; raises FeedError where none answers."""
     async with FeedClient(url) as client:
         cursor = (await client.jobs(limit=1)).last_event_id
     epoch, _, position = cursor.partition(".")
@@ -85,7 +85,7 @@ async def _watching(spec: Spec, writer: Writer) -> AsyncIterator[Callable[[], Aw
 
 
 def cursors(epoch: str, head: int, back: int, count: int) -> tuple[str, ...]:
-    """Cursors about `back` positions before the head, a tenth more or less, none before the log's first."""
+    """Return cursors about `back` positions before the head, a tenth more or less, none before the log's first."""
     spans = (round(back * random.uniform(0.9, 1.1)) for _ in range(count))
     return tuple(f"{epoch}.{max(1, head - span)}" for span in spans)
 

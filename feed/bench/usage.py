@@ -9,7 +9,7 @@ _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that descend from it; raises ConfigurationError where it is not there."""
+    """Return the ids of a process and of all its descendants; raises ConfigurationError where it is not there."""
     found, waiting = [], [pid]
     while waiting:
         one = waiting.pop()
@@ -25,7 +25,7 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time used so far, in seconds (proc(5), fields 14 and 15 of stat)."""
+    """Return the user and system time used so far, in seconds (proc(5), fields 14 and 15 of stat)."""
     total = 0
     for one in family(pid):
         try:
@@ -37,7 +37,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory, in bytes; what processes share counts once for each."""
+    """Return the resident memory, in bytes; memory that processes share counts once for each of them."""
     total = 0
     for one in family(pid):
         try:

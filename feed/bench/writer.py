@@ -67,7 +67,7 @@ class PostWriter:
 
 
 def posting(external_id: str, **more: str) -> dict[str, Any]:
-    """The posting that is written: a small one, so that what is measured is the feed."""
+    """Return the posting that is written: a small one, so that what is measured is the feed."""
     return {
         "source": "bench", "external_id": external_id, "title": "Engineer", "company": "acme",
         "url": "https://acme.example/1", **more,
@@ -75,17 +75,17 @@ def posting(external_id: str, **more: str) -> dict[str, Any]:
 
 
 def now_us() -> int:
-    """The monotonic clock, in µs: the stamp of an event; one clock for all processes of a machine."""
+    """Return the monotonic clock in µs, the stamp of an event; all processes of a machine share it."""
     return time.monotonic_ns() // 1000
 
 
 def new_run() -> str:
-    """A name that no other run has."""
+    """Return a name that no other run has."""
     return secrets.token_hex(4)
 
 
 def marker(run: str) -> str:
-    """What every event of a run has in it once."""
+    """Return the bytes that every event of a run contains once."""
     return MARKER.format(run=run)
 
 
@@ -102,7 +102,7 @@ async def pace(writer: Writer, first: int, events: int, rate: float) -> dict[int
 
 @asynccontextmanager
 async def writing(url: str, database_url: str | None) -> AsyncIterator[Writer]:
-    """A writer by SQL where the database is named, by POST otherwise; its postings are closed on leaving."""
+    """Open a writer by SQL where the database is named, by POST otherwise; its postings are closed on leaving."""
     run = new_run()
     if database_url is None:
         # Over HTTP/1.1 whatever the subscribers speak: servers end an HTTP/2 connection after so many requests.
@@ -121,7 +121,7 @@ async def writing(url: str, database_url: str | None) -> AsyncIterator[Writer]:
 
 @asynccontextmanager
 async def sql_writer(dsn: str, run: str, *, close: bool = True) -> AsyncIterator[SqlWriter]:
-    """A writer by SQL; raises DatabaseUnavailable or DatabaseRefused."""
+    """Open a writer by SQL; raises DatabaseUnavailable or DatabaseRefused."""
     async with owned(load_settings(database_url=dsn).database, dsn, "bench") as connection:
         with translated():
             insert = await connection.prepare(_INSERT)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import asdict
+from importlib import import_module
 from typing import Annotated, Any
 
 import orjson
@@ -13,7 +14,9 @@ from feed.bench import fanout as fan
 from feed.bench import latency as late
 from feed.bench import storm as storms
 from feed.bench.spec import Http
-from feed.cli.terminal import DEFAULT_URL, Exit, say
+from feed.cli.client_options import DEFAULT_URL
+from feed.cli.exit_codes import Exit
+from feed.cli.messages import say
 from feed.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -34,6 +37,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print the figures as one lin
 @app.callback()
 def bench() -> None:
     """Measure a running feed."""
+    try:
+        import_module("hpack")  # the load generator's own, in processes that it starts
+    except ImportError:
+        raise ConfigurationError(
+            "`feed bench` needs the package hpack, which is not installed. Install it with: pip install 'jobfeed[bench]'"
+        ) from None
 
 
 @app.command()
@@ -177,7 +186,7 @@ def storm(
 
 def _http(http2: bool, streams: int) -> Http:
     if streams > 1 and not http2:
-        raise ConfigurationError("HTTP/1.1 has one stream a connection: leave out --streams, or --http1.1")
+        raise ConfigurationError("HTTP/1.1 has one stream on each connection: leave out --streams, or --http1.1")
     return "h2" if http2 else "http/1.1"
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated
 
 import orjson
@@ -12,12 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from feed.cli.credential import Key
-from feed.cli.terminal import Exit, clean
+from feed.cli.client_options import Key
+from feed.cli.database import DataDir, settings_of
+from feed.cli.exit_codes import Exit
+from feed.cli.messages import clean
 from feed.doctor.address import examine_address
 from feed.doctor.database import embedded_dsn, examine_database
 from feed.doctor.finding import Finding, Verdict, fail
-from feed.settings.settings import Settings, load_settings
+from feed.settings.settings import Settings
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 _PLAIN = 160
@@ -32,9 +33,7 @@ def doctor(
         str | None,
         typer.Option(help="The database to check. [default: DATABASE_URL; without URL also the embedded Postgres]"),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the embedded Postgres, as `feed serve` was told.")
-    ] = None,
+    data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of the findings.")] = False,
     key: Key = None,
 ) -> None:
@@ -56,8 +55,7 @@ def doctor(
       1  something failed
       2  the command or a setting is wrong
     """
-    flags = {"database_url": database_url, "data_dir": data_dir}
-    settings = load_settings(**{name: value for name, value in flags.items() if value is not None})
+    settings = settings_of(database_url, data_dir)
     findings = asyncio.run(_examine(settings, url, key))
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(findings, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

@@ -1,4 +1,4 @@
-"""`feed key`: make, list and revoke API keys."""
+"""`feed key`: makes, lists and revokes API keys."""
 
 import asyncio
 import json
@@ -18,14 +18,13 @@ from rich.text import Text
 from feed.access.grant import Scope
 from feed.access.key import new_key
 from feed.access.keys import KeyRecord
-from feed.cli.terminal import clean, say
+from feed.cli.database import DatabaseUrl, DataDir, existing_database, settings_of
+from feed.cli.messages import clean, say
 from feed.database.access import AccessStore
 from feed.database.check import check
 from feed.database.connect import pool
-from feed.database.embedded import embedded
 from feed.database.migrate import migrate
 from feed.model.query import parse_filter
-from feed.settings.settings import Settings, load_settings
 
 T = TypeVar("T")
 
@@ -33,15 +32,6 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Make, list and revoke API keys.",
 )  # fmt: skip
 
-_Url = Annotated[
-    str | None,
-    typer.Option(
-        "--database-url", help="Where the feed is; DATABASE_URL, or the service's own Postgres, unless given."
-    ),
-]
-_Folder = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder of the embedded Postgres, as `feed serve` was told.")
-]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -58,8 +48,8 @@ def create(
         int | None, typer.Option(min=1, help="Streams that may be open at a time, a process. [default: no bound]")
     ] = None,
     note: Annotated[str, typer.Option(help="Whose it is, for the list.")] = "",
-    database_url: _Url = None,
-    data_dir: _Folder = None,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Make a key and print it. It is shown this once: only its digest is kept.
 
@@ -77,7 +67,7 @@ def create(
     async def make(store: AccessStore) -> None:
         await store.add_key(key, scope, wanted=filter_, seconds=_seconds(expires), max_streams=max_streams, note=note)
 
-    _with_store(database_url, data_dir, make)
+    _with_store(database_url, data_dir, make, prepare=True)
     print(key.text)
     if sys.stdout.isatty():
         say(f"key {key.id}, scope {scope}. It is not shown again. To end it: feed key revoke {key.id}")
@@ -86,8 +76,8 @@ def create(
 @app.command("list")
 def list_(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-    database_url: _Url = None,
-    data_dir: _Folder = None,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Show all keys, never their secrets.
 
@@ -123,8 +113,8 @@ def revoke(
         str | None, typer.Option(help="Instead of a key: all tokens (JWT) of this `sub` that were issued until now.")
     ] = None,
     token: Annotated[str | None, typer.Option(help="Instead of a key: the token (JWT) with this `jti`.")] = None,
-    database_url: _Url = None,
-    data_dir: _Folder = None,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
 ) -> None:
     """End a key, or tokens, everywhere: requests are refused, and streams that are open end within seconds.
 
@@ -134,7 +124,7 @@ def revoke(
       feed key revoke --subject alice@example.com
     """
     if sum(one is not None for one in (identity, subject, token)) != 1:
-        raise typer.BadParameter("give a key's id, --subject or --token: one of them")
+        raise typer.BadParameter("Give one of them: a key's id, --subject or --token.")
     if identity is not None:
         name = identity.removeprefix("feedkey_").partition("_")[0]
         _with_store(database_url, data_dir, lambda store: store.revoke_key(name))
@@ -152,7 +142,9 @@ def _seconds(text: str | None) -> float | None:
         return None
     found = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
     if found is None or int(found[1]) == 0:
-        raise typer.BadParameter(f"{text!r} is no time: 30m, 12h or 90d", param_hint="--expires")
+        raise typer.BadParameter(
+            f"{text!r} is not a span of time. Write it as 30m, 12h or 90d.", param_hint="--expires"
+        )
     return float(int(found[1]) * _UNITS[found[2]])
 
 
@@ -169,20 +161,22 @@ def _time(unix: float | None) -> str | None:
     return None if unix is None else datetime.fromtimestamp(unix, UTC).isoformat(timespec="seconds")
 
 
-def _with_store(database_url: str | None, data_dir: Path | None, work: Callable[[AccessStore], Awaitable[T]]) -> T:
-    given = {"database_url": database_url, "data_dir": data_dir}
-    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+def _with_store(
+    database_url: str | None,
+    data_dir: Path | None,
+    work: Callable[[AccessStore], Awaitable[T]],
+    *,
+    prepare: bool = False,
+) -> T:
+    """Do `work` on the keys of an existing database; `prepare`: where the feed's schema is not there yet, create it."""
+    settings = settings_of(database_url, data_dir)
 
     async def run() -> T:
-        if settings.database.url is None:
-            async with embedded(settings.database.data_dir) as dsn:
-                return await _on(settings, dsn)
-        return await _on(settings, settings.database.url)
-
-    async def _on(settings: Settings, dsn: str) -> T:
-        await check(settings.database, dsn)
-        await migrate(settings, dsn)
-        async with pool(settings.database, dsn) as connections:
-            return await work(AccessStore(connections))
+        async with existing_database(settings) as dsn:
+            await check(settings.database, dsn)
+            if prepare:
+                await migrate(settings, dsn)
+            async with pool(settings.database, dsn) as connections:
+                return await work(AccessStore(connections))
 
     return asyncio.run(run())

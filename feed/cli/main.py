@@ -1,4 +1,7 @@
-"""The command `feed`: a command is a module beside this one, named in COMMANDS and imported when it is asked for."""
+"""The command `feed`: each of COMMANDS is a module beside this one, imported when that command is asked for.
+
+The help text comes from COMMANDS: it needs none of the modules, which take seconds to import on a small machine.
+"""
 
 from importlib import import_module
 from typing import Annotated, Any
@@ -7,11 +10,21 @@ import typer
 from typer.core import TyperGroup
 
 from feed import __version__
-from feed.cli.credential import advice
-from feed.cli.terminal import exit_of, say
+from feed.cli.messages import say
 from feed.errors import FeedError
 
-COMMANDS = ("serve", "migrate", "key", "post", "tail", "top", "doctor", "bench")
+COMMANDS = {
+    "serve": "Serve the feed over HTTP/1.1 and HTTP/2.",
+    "migrate": "Create or upgrade the feed's schema.",
+    "key": "Make, list and revoke API keys.",
+    "psql": "Open psql on the feed's database.",
+    "post": "Post job postings from a file or a pipe.",
+    "tail": "Follow job postings as they are committed.",
+    "top": "Show the open streams of every process and node of a feed.",
+    "doctor": "Check what a feed needs, and say what to do about what it lacks.",
+    "bench": "Measure a running feed.",
+}
+"""The commands with one line of help each, in the order of the help text."""
 
 
 class Commands(TyperGroup):
@@ -21,15 +34,23 @@ class Commands(TyperGroup):
         """Return the names of all commands, in the order of the help text."""
         return list(COMMANDS)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import the module of one command; a module has an `app` of its own or one function of its name."""
+        """Import the module of one command; a module has an `app` of its own, or one function of its name
+        (and CONTEXT, settings of click, where that needs any).
+        """
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"feed.cli.{cmd_name}")
         group = getattr(module, "app", None)
         if group is None:
             group = typer.Typer(add_completion=False, rich_markup_mode=None)
-            group.command(cmd_name)(getattr(module, cmd_name))
+            context = getattr(module, "CONTEXT", None)
+            group.command(cmd_name, context_settings=context)(getattr(module, cmd_name))
         command = typer.main.get_command(group)
         command.name = cmd_name
         return command
@@ -39,6 +60,8 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except FeedError as error:
+            from feed.cli.exit_codes import advice, exit_of  # imports the client, which --help must not wait for
+
             say(f"{error}{advice(error)}")
             raise typer.Exit(exit_of(error)) from error
 

@@ -1,4 +1,4 @@
-"""`feed migrate`: bring the database's schema up to date."""
+"""`feed migrate`: brings the database's schema up to date."""
 
 import asyncio
 from typing import Annotated
@@ -17,7 +17,9 @@ def migrate(
         typer.Option(help="Where the postings are; DATABASE_URL, or the service's own Postgres, unless given."),
     ] = None,
 ) -> None:
-    """Create or upgrade the feed's schema. `feed serve` does the same at its start.
+    """Create or upgrade the feed's schema.
+
+    `feed serve` does the same at its start.
 
     Exit codes: 0 done, 1 refused, 2 usage, 3 the database does not answer.
 

@@ -1,5 +1,8 @@
-"""`feed serve`: the service."""
+"""`feed serve`: runs the service."""
 
+import os
+import shlex
+import shutil
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -8,12 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
+from feed.cli.database import settings_of, without_password
 from feed.demo import Demo
 from feed.service import Service
 from feed.serving.certificate import self_signed
 from feed.serving.master import serve_with_workers
 from feed.serving.server import serve_alone
-from feed.settings.settings import Settings, load_settings
+from feed.settings.settings import Settings
 
 
 def serve(
@@ -35,8 +39,9 @@ def serve(
         bool, typer.Option("--demo", help="Post lively sample postings, so that there is something to watch.")
     ] = False,
 ) -> None:
-    """Serve the feed: HTTP/1.1 and HTTP/2 (with prior knowledge, or by ALPN on TLS), until SIGTERM or Ctrl-C.
+    """Serve the feed over HTTP/1.1 and HTTP/2.
 
+    It serves until SIGTERM or Ctrl-C. HTTP/2 is spoken with prior knowledge on a plain port, and by ALPN on TLS.
     Settings come from the environment (FEED_* and DATABASE_URL); flags win. At the end every stream is told goodbye.
 
     Exit codes: 0 stopped, 1 refused to start or a worker did not end as it should, 2 usage.
@@ -50,32 +55,27 @@ def serve(
       feed serve --workers 4
     """
     flags: dict[str, Any] = {
-        "host": host, "port": port, "workers": workers, "database_url": database_url, "data_dir": data_dir,
-        "certfile": certfile, "keyfile": keyfile,
+        "host": host, "port": port, "workers": workers, "certfile": certfile, "keyfile": keyfile,
     }  # fmt: skip
     with ExitStack() as stack:
         if self_signed_:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="feed-tls-")))
             flags["certfile"], flags["keyfile"] = self_signed(folder, host or "127.0.0.1")
-        settings = load_settings(**{name: value for name, value in flags.items() if value is not None})
-
-        # What `feed key` must be told to reach the same database.
-        where = "".join(
-            f" {flag} {value}"
-            for flag, value in (("--database-url", database_url), ("--data-dir", data_dir))
-            if value is not None
-        )
+        settings = settings_of(database_url, data_dir, **flags)
+        where = _where(settings, database_url, data_dir)
 
         def greet(address: str) -> None:
             _greet(address, settings, where, insecure=self_signed_)
 
         def first(service: Service) -> None:
+            if not service.hub.ready:
+                _warn(service.tailer.fault)
             if demo:
                 service.start("demo", Demo(service.store).run)
 
         def started(address: str, service: Service) -> None:
-            greet(address)
             first(service)
+            greet(address)
 
         if settings.listen.workers > 1:
             serve_with_workers(settings, greet, first)
@@ -84,7 +84,7 @@ def serve(
 
 
 def _greet(address: str, settings: Settings, where: str, *, insecure: bool) -> None:
-    """Three lines to try, each working when pasted; and who may do what."""
+    """Print lines to try, each of which works when it is pasted, and who may do what."""
     flag = " -k" if insecure else ""
     reader = "" if settings.open_reading else ' -H "Authorization: Bearer $KEY"'
     writer = "" if settings.open_writing else ' -H "Authorization: Bearer $KEY"'
@@ -93,10 +93,11 @@ def _greet(address: str, settings: Settings, where: str, *, insecure: bool) -> N
         ("Open the page", f"{address}/"),
         ("Watch it here", f"curl{flag} -N{reader} {address}/v1/jobs/stream"),
         ("Post a job", f"curl{flag}{writer} {address}/v1/jobs -H 'content-type: application/json' -d '{posting}'"),
+        ("Use SQL", f"{_this_command()} psql{where}"),
     ]
     if reader or writer:
         scope = "write" if writer else "read"
-        lines.insert(0, ("Make a key", f"KEY=$(feed key create --scope {scope}{where})"))
+        lines.insert(0, ("Make a key", f"KEY=$({_this_command()} key create --scope {scope}{where})"))
     bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
     print(
         "",
@@ -107,8 +108,38 @@ def _greet(address: str, settings: Settings, where: str, *, insecure: bool) -> N
     )
 
 
+def _where(settings: Settings, database_url: str | None, data_dir: Path | None) -> str:
+    """Return the flags with which another command, in another terminal, reaches the same database.
+
+    A password is not among them: the banner may end up in a log. PGPASSWORD or ~/.pgpass can hold it.
+    """
+    if database_url is not None:
+        return f" --database-url {shlex.quote(without_password(database_url)[0])}"
+    if data_dir is not None or (settings.database.url is None and "FEED_DATA_DIR" in os.environ):
+        return f" --data-dir {shlex.quote(str(settings.database.data_dir.absolute()))}"
+    return ""
+
+
+def _this_command() -> str:
+    """Return how to call this `feed` from a shell: by its name where the PATH finds it, else by its path."""
+    program = Path(sys.argv[0]).absolute()
+    if program.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m feed"
+    found = shutil.which(program.name)
+    return program.name if found is not None and Path(found).samefile(program) else shlex.quote(str(program))
+
+
+def _warn(fault: str | None) -> None:
+    """Say in the banner that the database cannot be reached, and why."""
+    print(
+        f"\n  The service has started without its database: {fault or 'it has not answered yet'}"
+        "\n  It goes on trying; until then streams, lists and writes are answered with 503. `feed doctor` says more.",
+        flush=True,
+    )
+
+
 def _access(settings: Settings) -> str:
-    """Who may do what, in a sentence."""
+    """Return a sentence that says who may do what."""
     match settings.open_reading, settings.open_writing:
         case True, True:
             return "Reading and writing need no key: only this machine reaches this address. Through a proxy they do."

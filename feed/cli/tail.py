@@ -3,17 +3,17 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Annotated, Literal
 
 import orjson
 import typer
 
-from feed.cli.credential import Key
-from feed.cli.lines import Lines, Stdout
-from feed.cli.terminal import DEFAULT_URL, say
-from feed.client import Continuity, FeedClient, FilterValue, StreamEvent
+from feed.cli.client_options import DEFAULT_URL, Key
+from feed.cli.event_lines import EventLines, Stdout
+from feed.cli.messages import say
+from feed.client import Continuity, FeedClient, FilterValue, Following, StreamEvent
 
 Many = list[str] | None
 
@@ -98,9 +98,9 @@ def tail(
     filters = {name: value for name, value in choices.items() if value is not None and value != []}
     if verify and filters:
         option = next(iter(filters)).replace("_", "-")
-        raise typer.BadParameter(f"--verify needs every event: leave out --{option}")
+        raise typer.BadParameter(f"--verify needs every event, and a filter leaves some out: leave out --{option}")
     continuity = Continuity() if verify else None
-    show = _show_json if as_json else Lines(Stdout(highlight=False)).show
+    show = _show_json if as_json else EventLines(Stdout(highlight=False)).show
     client = FeedClient(url, key=key, http2=http2)
     events = client.follow(filters, since=since, start=start, last_event_id=last_event_id, control=True)
     try:
@@ -116,7 +116,7 @@ def tail(
 
 async def _print(
     client: FeedClient,
-    events: AsyncGenerator[StreamEvent, None],
+    events: Following,
     show: Callable[[StreamEvent], None],
     continuity: Continuity | None,
     limit: int | None,

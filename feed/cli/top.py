@@ -10,9 +10,8 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from feed.cli.credential import Key
-from feed.cli.roster import Roster
-from feed.cli.terminal import DEFAULT_URL
+from feed.cli.client_options import DEFAULT_URL, Key
+from feed.cli.subscriber_table import SubscriberTable
 from feed.client import FeedClient, Unavailable
 
 _PLAIN = 400
@@ -35,6 +34,9 @@ def top(
 ) -> None:
     """Show the open streams of every process and node of a feed.
 
+    The process that answers gives its figures of now; those of the others are up to five seconds old, and of their
+    streams at most a hundred of each order are listed.
+
     Live on a terminal until Ctrl-C; a plain table, once, elsewhere. Needs a key of the scope admin, unless the
     feed listens on this machine only and asks for none. LAG counts positions behind the head; MODE is pushed
     (live frames go straight to the socket) or pulled (served from the log at its own pace).
@@ -55,14 +57,14 @@ def top(
     """
     client = FeedClient(url, key=key, timeout=_TIMEOUT)
     console = Console(highlight=False)
-    roster = Roster(str(client.url), sort)
+    table = SubscriberTable(str(client.url), sort)
     try:
         if as_json:
             asyncio.run(_print_json(client, sort, limit, interval, once))
         elif once or not console.is_terminal:
-            asyncio.run(_print_once(client, roster, sort, limit, console))
+            asyncio.run(_print_once(client, table, sort, limit, console))
         else:
-            asyncio.run(_watch(client, roster, sort, limit, interval, console))
+            asyncio.run(_watch(client, table, sort, limit, interval, console))
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
@@ -81,28 +83,30 @@ async def _print_json(client: FeedClient, sort: str, limit: int, interval: float
             await asyncio.sleep(interval)
 
 
-async def _print_once(client: FeedClient, roster: Roster, sort: str, limit: int, console: Console) -> None:
+async def _print_once(client: FeedClient, table: SubscriberTable, sort: str, limit: int, console: Console) -> None:
     async with client:
-        roster.update(await client.subscribers(sort=sort, limit=limit))
+        table.update(await client.subscribers(sort=sort, limit=limit))
     if not console.is_terminal:
         console = Console(highlight=False, width=_PLAIN)
     with console.capture() as captured:
-        console.print(roster)
+        console.print(table)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
 
 
-async def _watch(client: FeedClient, roster: Roster, sort: str, limit: int, interval: float, console: Console) -> None:
+async def _watch(
+    client: FeedClient, table: SubscriberTable, sort: str, limit: int, interval: float, console: Console
+) -> None:
     """Show it until interrupted. What refuses ends it; a server that is away is waited for."""
 
     async def look() -> dict[str, Any]:
         return await client.subscribers(sort=sort, limit=limit)
 
     async with client:
-        roster.update(await look())  # before the screen changes: an error stays readable
-        with Live(get_renderable=lambda: roster, console=console, screen=True, refresh_per_second=4):
+        table.update(await look())  # before the screen changes: an error stays readable
+        with Live(get_renderable=lambda: table, console=console, screen=True, refresh_per_second=4):
             while True:
                 await asyncio.sleep(interval)
                 try:
-                    roster.update(await look())
+                    table.update(await look())
                 except Unavailable as error:
-                    roster.fault = str(error)
+                    table.fault = str(error)

@@ -1,10 +1,18 @@
 """The public reader of a feed: follow a stream for ever, list and post postings, from any asyncio program.
 
+    import asyncio
+
     from feed.client import FeedClient
 
-    async with FeedClient("https://jobs.example.org") as client:
-        async for event in client.follow({"location": ["berlin"]}, since="2h"):
-            print(event.kind, event.id, event.data["title"])
+
+    async def main() -> None:
+        async with FeedClient("https://jobs.example.org") as client:
+            async for event in client.follow({"location": ["berlin"]}, since="2h"):
+                if event.is_posting:
+                    print(event.kind, event.id, event.data["title"])
+
+
+    asyncio.run(main())
 
 Built on httpx and httpx-sse; needs neither a database nor the rest of the service.
 """
@@ -14,6 +22,7 @@ from feed.client.client import FeedClient, JobsPage, Written
 from feed.client.continuity import BrokenContinuity, Continuity
 from feed.client.errors import ClientError, Refused, Unavailable, UnexpectedAnswer, Unusable
 from feed.client.event import StreamEvent
+from feed.client.following import Following
 from feed.client.query import Filters, FilterValue
 
 __all__ = [
@@ -24,6 +33,7 @@ __all__ = [
     "FeedClient",
     "FilterValue",
     "Filters",
+    "Following",
     "JobsPage",
     "Refused",
     "StreamEvent",

@@ -14,8 +14,9 @@ import orjson
 from httpx_sse import EventSource, aconnect_sse
 
 from feed.client.backoff import Backoff
-from feed.client.errors import Unavailable, UnexpectedAnswer, error_of, unreachable
+from feed.client.errors import ASK, ClientError, Unavailable, UnexpectedAnswer, error_of, error_on_the_way
 from feed.client.event import StreamEvent, read_event
+from feed.client.following import Following, Found, Reader, end
 from feed.client.query import Filters, authorization, event_id, query, service_url
 
 # Seconds.
@@ -49,7 +50,7 @@ class JobsPage:
 
 
 class FeedClient:
-    """A connection to one feed, at `url`; an async context manager.
+    """A client of the feed at `url`; an async context manager, which closes every stream that is still followed.
 
     `key`: an API key or a token, sent with every request; a redirect takes it to the same host only. `http2`:
     speak HTTP/2 (with prior knowledge on http://, by ALPN on https://). `watchdog`: seconds of
@@ -80,6 +81,8 @@ class FeedClient:
         self._sleep = sleep
         self._verify = verify or httpx.create_ssl_context()
         self._http = self._connection(timeout)
+        self._readers: set[Reader] = set()
+        """Of the streams that are followed now."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -87,9 +90,10 @@ class FeedClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await end(list(self._readers))
         await self._http.aclose()
 
-    async def follow(
+    def follow(
         self,
         filters: Filters | None = None,
         *,
@@ -97,8 +101,8 @@ class FeedClient:
         start: str | None = None,
         last_event_id: str | None = None,
         control: bool = False,
-    ) -> AsyncGenerator[StreamEvent, None]:
-        """Yield matching events for ever, in order, resuming after every interruption where it was.
+    ) -> Following:
+        """Return an iterator over matching events, for ever, in order, resuming after every interruption where it was.
 
         Starts after `last_event_id` (the `id` of an earlier event), else at `since` (RFC 3339, or `15m`,
         `2h`, `3d` ago), else at `start` (`earliest` or `now`, the default). `StreamEvent` says what is
@@ -109,11 +113,17 @@ class FeedClient:
         full jitter after a stream ended, doubling to the ceiling while the server cannot be had, and as long
         as a `goodbye` says.
 
-        Leaving the loop closes the connection; to have that happen at once, wrap the call in
-        `contextlib.aclosing`.
+        Leaving the loop closes the connection, however it is left, and leaving the client waits until it is closed. To
+        wait for that earlier, wrap the call in `contextlib.aclosing`.
         """
         cursor = event_id(last_event_id or "")
         params = query(filters, since=since, **{"from": start})
+        return Following(self._follow(params, cursor, control), self._readers)
+
+    async def _follow(
+        self, params: tuple[tuple[str, str], ...], cursor: str, control: bool
+    ) -> AsyncGenerator[Found, None]:
+        """Yield what `follow` promises; what is no event of a feed is yielded as the error that it is."""
         retry, failures = _DEFAULT_RETRY, 0
         while True:
             delay: float | None = None
@@ -124,10 +134,14 @@ class FeedClient:
                         yield StreamEvent(cursor, "connected", {"url": str(self.url), "http_version": version})
                     async for frame in frames:
                         failures = 0
-                        cursor = event_id(frame.id) or cursor
                         if frame.retry is not None:
                             retry = min(frame.retry, _LONGEST_RETRY) / 1000
-                        event = read_event(frame, cursor)
+                        try:
+                            cursor = event_id(frame.id) or cursor
+                            event = read_event(frame, cursor)
+                        except ClientError as error:
+                            yield error
+                            continue
                         if event is None:
                             continue
                         if event.kind == "goodbye":
@@ -164,7 +178,7 @@ class FeedClient:
         try:
             return JobsPage(page["jobs"], page["next"], page["stream"]["last_event_id"])
         except (KeyError, TypeError) as error:
-            raise UnexpectedAnswer(f"{self.url}: the list of postings lacks {error}") from error
+            raise UnexpectedAnswer(f"{self.url}: the list of postings lacks {error}. {ASK}") from error
 
     @overload
     async def post(self, postings: Mapping[str, Any]) -> dict[str, Any]: ...
@@ -188,12 +202,21 @@ class FeedClient:
         try:
             return Written(counts["created"], counts["updated"], counts["unchanged"])
         except KeyError as error:
-            raise UnexpectedAnswer(f"{self.url}: the answer to a batch lacks {error}") from error
+            raise UnexpectedAnswer(f"{self.url}: the answer to a batch lacks {error}. {ASK}") from error
+
+    async def close(self, job_id: int) -> dict[str, Any]:
+        """Close the posting of that id, and return it; one that is closed stays as it is.
+
+        Raises `Refused` (404: there is none of this id), `Unavailable` or `UnexpectedAnswer`.
+        """
+        return await self._ask(self._http.build_request("POST", f"v1/jobs/{job_id}/close"))
 
     async def subscribers(self, *, sort: str = "lag", limit: int = 100) -> dict[str, Any]:
         """Return who follows the feed, over all of its processes: sums, and up to `limit` (1 to 1000) streams.
 
-        `sort`: lag, age, bytes or events; the most comes first. Needs a key of the scope admin.
+        `sort` is lag, age, bytes or events; the most comes first. The process that answers gives its figures of now; those
+        of the others are up to five seconds old (`seen_at`), with at most a hundred streams of each order. Needs a key of
+        the scope admin.
 
         Raises `Refused`, `Unavailable` or `UnexpectedAnswer`.
         """
@@ -216,7 +239,7 @@ class FeedClient:
         try:
             response = await self._http.send(request, follow_redirects=redirects)
         except httpx.RequestError as error:
-            raise unreachable(error) from error
+            raise error_on_the_way(error) from error
         if not response.is_success:
             raise error_of(response)
         try:
@@ -224,7 +247,7 @@ class FeedClient:
         except orjson.JSONDecodeError:
             answer = None
         if not isinstance(answer, dict):
-            raise UnexpectedAnswer(f"{request.url} answered with something other than a JSON object")
+            raise UnexpectedAnswer(f"{request.url} answered with something other than a JSON object. {ASK}")
         return answer
 
     @asynccontextmanager
@@ -249,13 +272,13 @@ class FeedClient:
                 content_type = source.response.headers.get("content-type", "nothing")
                 if content_type.partition(";")[0].strip() != "text/event-stream":
                     raise UnexpectedAnswer(
-                        f"{source.response.url} answered with {content_type}, not with a stream of events"
+                        f"{source.response.url} answered with {content_type}, not with a stream of events. {ASK}"
                     )
                 yield source
         except httpx.ReadTimeout as error:
-            raise Unavailable(f"no sign of life for {self._watchdog:g} s") from error
+            raise Unavailable(f"nothing has come for {self._watchdog:g} s") from error
         except httpx.RequestError as error:
-            raise unreachable(error) from error
+            raise error_on_the_way(error) from error
 
     def _connection(self, silence: float) -> httpx.AsyncClient:
         return httpx.AsyncClient(

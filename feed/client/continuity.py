@@ -36,7 +36,9 @@ class Continuity:
 
     def _follow(self, here: Cursor) -> None:
         last, self._last = self._last, here
-        if last is None or (here.position == last.position + 1 and (here.epoch or 0) >= (last.epoch or 0)):
+        # The epoch is not compared: each process names the positions around an epoch's start by the epoch that it knew when
+        # it read them, and a server that does not share the history says `reset`.
+        if last is None or here.position == last.position + 1:
             return
         if here.position > last.position + 1:
             missing = here.position - last.position - 1

@@ -1,14 +1,24 @@
 """What can go wrong between a client and a feed: it refused, it is not there now, or it is no feed."""
 
 from collections.abc import Sequence
+from http import HTTPStatus
 
 import httpx
 import orjson
 
 from feed.errors import ConfigurationError, Fault, FeedError
 
+ASK = "Is this the address of a feed?"
+# Answers that no feed gives to what its clients ask: unless a problem document comes with them, something else answers.
+_FOREIGN = frozenset({404, 405, 410, 501, 505})
 # Answers that say "not now": a request timeout, too early, too many requests; every 5xx joins them.
 _PASSING = frozenset({408, 425, 429})
+
+
+# What OpenSSL says of an answer that is not TLS, by its version.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")
+# How h11 begins what it says of an answer that is not HTTP.
+_NO_HTTP = ("illegal status line", "illegal header line")
 
 
 class ClientError(FeedError):
@@ -54,20 +64,37 @@ def error_of(response: httpx.Response) -> ClientError:
     problem = _problem(response)
     faults = _faults(problem)
     said = "; ".join(f"{fault.field}: {fault.message}" for fault in faults[:3])
-    said = said or str(problem.get("detail") or problem.get("title") or response.reason_phrase)
+    said = said or str(problem.get("detail") or problem.get("title") or response.reason_phrase or _phrase(status))
     message = f"{response.url.copy_with(query=None)} answered {status}: {said}"
+    if status in _FOREIGN and not problem:
+        return UnexpectedAnswer(f"{message}. {ASK}")
     if status in _PASSING or status >= 500:
         wait = response.headers.get("retry-after", "")
         return Unavailable(message, float(wait) if wait.isascii() and wait.isdigit() else None)
     if status >= 400:
         return Refused(status, message, faults)
-    return UnexpectedAnswer(f"{message}. Is this the address of a feed?")
+    return UnexpectedAnswer(f"{message}. {ASK}")
 
 
-def unreachable(error: httpx.RequestError) -> Unavailable:
-    """Return `error`, which httpx raised before or in the middle of an answer, as one of ours."""
+def error_on_the_way(error: httpx.RequestError) -> ClientError:
+    """Return as one of ours what httpx raised before an answer or in the middle of one.
+
+    It may pass, unless it shows that what listens there speaks another protocol.
+    """
     reason = str(error) or type(error).__name__
-    return Unavailable(f"{error.request.url.copy_with(query=None)}: {reason}")
+    url = error.request.url.copy_with(query=None)
+    if url.scheme == "https" and any(word in reason for word in _NO_TLS):
+        return UnexpectedAnswer(f"{url}: what listens there does not speak TLS. If it is a plain port, write http://.")
+    if isinstance(error, httpx.RemoteProtocolError) and reason.startswith(_NO_HTTP):
+        return UnexpectedAnswer(f"{url}: what listens there does not speak HTTP. {ASK}")
+    return Unavailable(f"{url}: {reason}")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "with an unknown status"
 
 
 def _problem(response: httpx.Response) -> dict[str, object]:

@@ -16,11 +16,11 @@ def service_url(text: str) -> httpx.URL:
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL as error:
-        raise Unusable(f"{text!r} is no URL: {error}") from error
+        raise Unusable(f"{text!r} is not a URL: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
-        raise Unusable(f"{text!r} is no address of a feed: write it as http://HOST:PORT or https://HOST")
+        raise Unusable(f"{text!r} is not the address of a feed. Write it as http://HOST:PORT or https://HOST")
     if url.query or url.fragment:
-        raise Unusable(f"{text!r} has a query: give the address of the service alone")
+        raise Unusable(f"{text!r} has a query or a fragment. Give the address of the service alone")
     return url
 
 
@@ -36,12 +36,12 @@ def query(filters: Filters | None, **others: object) -> tuple[tuple[str, str], .
 def event_id(text: str) -> str:
     """Return `text` if it can be sent back as `Last-Event-ID` (`Unusable` otherwise)."""
     if not (text.isascii() and text.isprintable()):
-        raise Unusable(f"{text!r} cannot be an event id")
+        raise Unusable(f"{text!r} cannot be an event id: it has characters that a header cannot carry")
     return text
 
 
 def authorization(key: str) -> dict[str, str]:
     """Return the header that carries a key or a token (`Unusable`, without naming it, where it can be neither)."""
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise Unusable("the key is none: it has no blanks and only ASCII characters")
+        raise Unusable("this cannot be a key: a key consists of ASCII characters, without blanks")
     return {"Authorization": f"Bearer {key}"}

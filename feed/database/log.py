@@ -46,7 +46,7 @@ def _time(text: str) -> str:
     return f"{text[:10]}T{text[11:]}:00" if text.endswith("+00") else text
 
 
-# How the texts of the log read: a posting's fields that are more than text (migrations/0003_capture.sql writes them).
+# How the texts of the log read: a posting's fields that are more than text (migrations/0002_capture.sql writes them).
 _READ: dict[str, Callable[[str], Any]] = {
     "id": _json, "tags": _json, "version": int, "salary_min": float, "salary_max": float, "latitude": float,
     "longitude": float, "posted_at": _time, "valid_through": _time, "updated_at": _time, "closed_at": _time,

@@ -30,6 +30,19 @@ SELECT c.oid::regclass::text AS name, i.inhdetachpending AS pending FROM pg_inhe
  ORDER BY 2 DESC, 1
 """
 
+# The epochs whose every position lies below the floor: an id of theirs is pruned anyway. Start positions ascend with the
+# epochs, so what goes is the beginning of the chain and the ends of those that stay do not change. Of a server that
+# restarts for ever without an event, the newest epochs stay.
+_FORGET_EPOCHS = """
+DELETE FROM epoch WHERE epoch <= (
+  SELECT max(c.epoch) FROM (
+    SELECT e.epoch, lead(e.start_position) OVER (ORDER BY e.epoch) AS until,
+           row_number() OVER (ORDER BY e.epoch DESC) AS age FROM epoch e) c
+   WHERE c.until < (SELECT floor FROM state) OR c.age > $1)
+"""
+EPOCHS = 10_000
+"""The number of epochs kept at most; every start of the database's server begins one."""
+
 # Partitions that were detached by a round that did not live to drop them.
 _LEFT = """
 SELECT c.oid::regclass::text AS name FROM pg_class c
@@ -74,6 +87,7 @@ class Retention:
                     "SELECT extend_log($1, $2)", self._settings.log.partition, self._settings.log.partitions_ahead
                 )
                 await forget_expired(connection)
+                await forget_epochs(connection)
                 await prune(connection, self._settings)
                 due = loop.time() + self._settings.log.housekeeping
             self._backoff.reset()
@@ -90,6 +104,11 @@ async def expire(connection: Any) -> int:
         expired += closed
         if closed < 1000:
             return expired
+
+
+async def forget_epochs(connection: Any, most: int = EPOCHS) -> int:
+    """Delete the epochs that no good id can name any more, and the oldest beyond `most`; return how many."""
+    return int((await connection.execute(_FORGET_EPOCHS, most)).split()[-1])
 
 
 async def prune(connection: Any, settings: Settings) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -21,15 +21,11 @@ log = structlog.get_logger(__name__)
 class Tailer:
     """NOTIFY is a doorbell: it only sets an event. What is new is read from the log, and a poll stands behind the bell."""
 
-    def __init__(
-        self, settings: Settings, dsn: str, hub: Hub, metrics: Metrics | None = None,
-        channels: Mapping[str, Callable[[str], None]] | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, settings: Settings, dsn: str, hub: Hub, metrics: Metrics | None = None) -> None:
         self._settings = settings
         self._dsn = dsn
         self._hub = hub
         self._metrics = metrics
-        self._channels = channels or {}  # others that this connection listens to, and who is told what is said there
         self._bell = asyncio.Event()
         self._backoff = Backoff(settings.database.reconnect_max)
         self.connected = False
@@ -56,8 +52,6 @@ class Tailer:
         clock = time.monotonic  # the loop's own stands still in a turn, under uvloop
         async with asyncio.timeout(settings.tailer.timeout):
             await connection.add_listener(settings.database.schema_name, self._ring)
-            for channel in self._channels:
-                await connection.add_listener(channel, self._pass_on)
         connection.add_termination_listener(self._ring)  # do not wait for the poll to find that out
         async with asyncio.timeout(settings.tailer.timeout):
             tail = await connection.prepare(TAIL)
@@ -150,15 +144,13 @@ class Tailer:
                 hub.epoch,
             )
         shared = state["known"] and (state["until"] is None or position <= state["until"]) and position <= state["head"]
-        log.warning("the log changed its epoch", old=hub.epoch, new=state["epoch"], position=position, unbroken=shared)
-        if shared:
+        if shared:  # as after every restart of the database's server
+            log.info("the log goes on under a new epoch", old=hub.epoch, new=state["epoch"], position=position)
             hub.continue_as(state["epoch"])
             return position
+        log.warning("the log has another history", old=hub.epoch, new=state["epoch"], position=position)
         hub.restart_at(state["epoch"], state["head"])
         return int(state["head"])
-
-    def _pass_on(self, _: object, __: int, channel: str, said: object) -> None:
-        self._channels[channel](str(said))
 
     def _ring(self, *_: object) -> None:
         self._bell.set()

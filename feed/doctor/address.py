@@ -23,7 +23,7 @@ from feed.doctor.timing import Measured, NoProbe, measure
 
 _TIMEOUT = 10.0  # seconds
 _EXPIRES = 21
-"""Days before its end at which a certificate should have been renewed."""
+"""Days before its expiry at which a certificate should have been renewed."""
 _CLOCK = 5.0  # seconds; the Date header tells whole ones
 _HELD = 0.15
 """Seconds that a frame may be held back, by whatever."""
@@ -59,7 +59,11 @@ async def examine_address(url: str, key: str | None = None) -> AsyncIterator[Fin
         if any(finding.verdict is Verdict.FAIL for finding in tls):
             return
     elif not _private(base.host):
-        yield warn("TLS", "none: what is sent, keys too, can be read on the way", "Put a certificate before it.")
+        yield warn(
+            "TLS",
+            "the address has no TLS: whatever is sent, keys too, can be read on the way",
+            "Serve it over https://.",
+        )
     async with _client(base, http2=False) as client:
         alive = await _alive(client)
         for finding in alive:
@@ -74,7 +78,10 @@ async def examine_address(url: str, key: str | None = None) -> AsyncIterator[Fin
         return
     async with _client(base, http2=True) as client:
         if not secure and not await _speaks_h2c(client):
-            yield ok("HTTP/2", "not on this plain port, which is usual behind a proxy; browsers have it over TLS only")
+            yield ok(
+                "HTTP/2",
+                "not spoken on this plain port, which is usual behind a proxy; browsers have it over TLS only",
+            )
             return
         async for finding in _timed(client, "HTTP/2"):
             yield finding
@@ -103,7 +110,7 @@ async def _resolved(host: str, port: int) -> tuple[Finding, list[str]]:
 
 
 async def _connected(host: str, port: int, addresses: list[str]) -> Finding | None:
-    """Whether every address of the name takes connections; None where there is none."""
+    """Check whether every address of the name takes connections; None where the name has no address."""
     if not addresses:
         return None
     refused: list[str] = []
@@ -121,7 +128,7 @@ async def _connected(host: str, port: int, addresses: list[str]) -> Finding | No
         writer.transport.abort()
     if not spent:
         todo = f"Is it running, and listening on that address? A firewall may be in the way of port {port}."
-        return fail("connection", f"port {port} takes none ({'; '.join(refused)})", todo)
+        return fail("connection", f"port {port} takes no connection ({'; '.join(refused)})", todo)
     if refused:
         todo = f"Clients that try it first wait: listen there too, or take it out of the DNS record of {host}."
         return warn("connection", f"port {port} is open, but not everywhere ({'; '.join(refused)})", todo)
@@ -129,7 +136,7 @@ async def _connected(host: str, port: int, addresses: list[str]) -> Finding | No
 
 
 async def _secured(host: str, port: int) -> tuple[list[Finding], bool]:
-    """What TLS is like, and whether HTTP/2 was agreed upon."""
+    """Return the findings about TLS, and whether HTTP/2 was agreed upon."""
     context = httpx.create_ssl_context()  # with SSL_CERT_FILE, as our client has it
     context.set_alpn_protocols(["h2", "http/1.1"])
     findings: list[Finding] = []
@@ -144,10 +151,12 @@ async def _secured(host: str, port: int) -> tuple[list[Finding], bool]:
             _, _, certificate = await _handshake(host, port, lax)
             until = f" (valid until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M}Z)"
         todo = "Renew it, or serve the whole chain for this name; one of your own is trusted through SSL_CERT_FILE."
-        return [fail("TLS", f"the certificate is not good: {error.verify_message}{until}", todo)], False
+        return [fail("TLS", f"the certificate is not valid: {error.verify_message}{until}", todo)], False
     except (OSError, TimeoutError) as error:
         return [
-            fail("TLS", f"no handshake: {error or type(error).__name__}", "Is this a TLS port? Try http://.")
+            fail(
+                "TLS", f"the TLS handshake failed: {error or type(error).__name__}", "Is this a TLS port? Try http://."
+            )
         ], False
     version, protocol, certificate = agreed
     left = (certificate.not_valid_after_utc - datetime.now(UTC)).days
@@ -178,7 +187,7 @@ async def _handshake(host: str, port: int, context: ssl.SSLContext) -> tuple[str
 
 
 async def _alive(client: httpx.AsyncClient) -> list[Finding]:
-    """Whether a feed answers here, and what time it is there."""
+    """Check whether a feed answers, and how far its clock is from this machine's."""
     try:
         before = time.time()
         response = await client.get("healthz")
@@ -195,7 +204,7 @@ async def _alive(client: httpx.AsyncClient) -> list[Finding]:
     with suppress(KeyError, TypeError, ValueError):
         there = parsedate_to_datetime(response.headers["date"]).timestamp()
         apart = max(0.0, before - there - 1.0, there - after)
-        found = f"the server's and this machine's are {apart:.0f} s apart"
+        found = f"the server's clock and this machine's are {apart:.0f} s apart"
         todo = "Run an NTP client (chrony, systemd-timesyncd) on both."
         findings.append(ok("server clock", found) if apart <= _CLOCK else warn("server clock", found, todo))
     return findings
@@ -219,7 +228,7 @@ async def _ready(client: httpx.AsyncClient) -> Finding:
 
 
 async def _timed(client: httpx.AsyncClient, protocol: str) -> AsyncIterator[Finding]:
-    """Whether frames arrive when they are sent; a machine that was busy itself gets more tries."""
+    """Check whether frames arrive when they are sent; several tries, because this machine may have been busy itself."""
     check = f"frames, {protocol}"
     best: Measured | None = None
     try:
@@ -253,7 +262,7 @@ async def _timed(client: httpx.AsyncClient, protocol: str) -> AsyncIterator[Find
 
 
 def _seen(client: str, peer: str) -> Finding:
-    """Whether the server sees its clients, or only the proxy before it."""
+    """Check whether the server sees its clients, or only the proxy before it."""
     if _private(client) and not _private(peer):
         todo = "Set FEED_TRUSTED_PROXIES to the proxy's network, and have it send X-Forwarded-For."
         return warn("client address", f"the server sees {client}, which is not this machine's", todo)
@@ -261,28 +270,32 @@ def _seen(client: str, peer: str) -> Finding:
 
 
 async def _streaming(client: httpx.AsyncClient, headers: dict[str, str]) -> Finding:
-    """Whether a stream opens, and says at once where it begins."""
+    """Check whether a stream opens, and says at once where it begins."""
     before = time.monotonic()
     said = b""
     try:
         async with asyncio.timeout(_TIMEOUT), client.stream("GET", "v1/jobs/stream", headers=headers) as response:
             if response.status_code in (401, 403):
                 todo = "Give a key that may read, with --key or in FEED_KEY."
-                return warn("stream", f"needs a credential ({response.status_code})", todo)
+                return warn("stream", f"the stream needs a credential ({response.status_code})", todo)
             if response.status_code != 200:
-                return fail("stream", f"answered {response.status_code}", "See the log of the service.")
+                return fail("stream", f"the request was answered {response.status_code}", "See the log of the service.")
             async for piece in response.aiter_bytes():
                 said += piece
                 if b"event: goodbye" in said and said.endswith(b"\n\n"):
                     reason = _REASON.search(said)
                     why = "?" if reason is None else reason[1].decode(errors="replace")
-                    return fail("stream", f"ended at once: {why}", "Limits, a drain, or its database: see the log.")
+                    return fail("stream", f"the stream ended at once: {why}", "See the log of the service.")
                 if b"retry:" in said and b"\nid:" in said:
                     break
             else:
-                return fail("stream", "ended without a word", "See the log of the service, and of the proxy.")
+                return fail(
+                    "stream",
+                    "the stream ended before it began",
+                    "See the logs of service and proxy.",
+                )
     except TimeoutError:
-        return fail("stream", f"said nothing for {_TIMEOUT:.0f} s", _BUFFERS)
+        return fail("stream", f"the stream said nothing for {_TIMEOUT:.0f} s", _BUFFERS)
     except httpx.HTTPError as error:
         return fail("stream", f"no answer: {error or type(error).__name__}", _BUFFERS)
     spent = time.monotonic() - before

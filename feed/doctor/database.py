@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from feed.database.census import ABSENT
 from feed.database.check import check
 from feed.database.connect import RIGHTS, owned, translated
 from feed.database.migrate import migrations
+from feed.database.presence import MISSING_AFTER
 from feed.doctor.finding import Finding, Verdict, fail, ok, warn
 from feed.doctor.flow import backlog, captured, held_back, notifications, retained
 from feed.errors import DatabaseRefused, DatabaseUnavailable
@@ -16,7 +16,7 @@ from feed.settings.settings import Settings
 
 _OLDEST = 14
 _OWN_CONNECTIONS = 4
-"""Of a process besides its pool: sequencer, tailer, retention, and one to spare for checks."""
+"""Connections of a process besides its pool: sequencer, tailer, retention, and one to spare for checks."""
 _CLOCK_WARN, _CLOCK_FAIL = 2.0, 60.0  # seconds
 _FUNCTIONS = ("pg_control_system()", "pg_walfile_name(pg_lsn)", "pg_current_wal_insert_lsn()")
 """What tells a restored or promoted database from what it was."""
@@ -25,7 +25,7 @@ Check = Callable[[Any, Settings], Awaitable[Iterable[Finding]]]
 
 
 def embedded_dsn(folder: Path) -> str | None:
-    """Where the embedded Postgres of a data folder listens, None where it does not run; starts nothing."""
+    """Return the DSN of the embedded Postgres of a data folder, None where it does not run; this starts nothing."""
     try:
         pid, _, _, port, sockets, address = (folder / "postgres" / "postmaster.pid").read_text().splitlines()[:6]
         if not Path(f"/proc/{int(pid)}").exists() and Path("/proc/self").exists():
@@ -36,7 +36,7 @@ def embedded_dsn(folder: Path) -> str | None:
 
 
 async def examine_database(settings: Settings, dsn: str) -> AsyncIterator[Finding]:
-    """Check the database at `dsn`; goes on behind whatever can be gone on behind."""
+    """Check the database at `dsn`, and go on after a failed check wherever the next one can be made."""
     try:
         await check(settings.database, dsn)
     except DatabaseUnavailable as error:
@@ -62,7 +62,7 @@ async def examine_database(settings: Settings, dsn: str) -> AsyncIterator[Findin
 
 
 async def _done(step: Check, connection: Any, settings: Settings) -> Iterable[Finding]:
-    """Do one check; one that the role may not make is a finding too."""
+    """Make one check; that the role may not make it is a finding too."""
     try:
         with translated():
             return await step(connection, settings)
@@ -114,7 +114,7 @@ async def _clocks(connection: Any, _: Settings) -> list[Finding]:
     there = float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))
     after = time.time()
     apart = max(0.0, before - there, there - after)  # what the way took is no difference
-    found = f"the database's and this machine's are {apart:.1f} s apart"
+    found = f"the database's clock and this machine's are {apart:.1f} s apart"
     todo = "Run an NTP client (chrony, systemd-timesyncd) on both: `since`, expiry and tickets rest on it."
     if apart > _CLOCK_FAIL:
         return [fail("clock", found, todo)]
@@ -139,14 +139,20 @@ async def _rights(connection: Any, settings: Settings) -> list[Finding]:
         grants = " ".join(f"GRANT EXECUTE ON FUNCTION {name} TO {row['role']};" for name in row["closed"])
         findings.append(fail("rights", f"the role {row['role']} may not call {', '.join(row['closed'])}", grants))
     if not row["present"] and not row["may"]:
-        findings.append(fail("rights", f"there is no schema {schema}, and {row['role']} may not create it", RIGHTS))
+        findings.append(
+            fail("rights", f"there is no schema {schema}, and the role {row['role']} may not create it", RIGHTS)
+        )
     elif row["present"] and not row["usable"]:
-        findings.append(fail("rights", f"{row['role']} may not create anything in the schema {schema}", RIGHTS))
+        findings.append(
+            fail("rights", f"the role {row['role']} may not create anything in the schema {schema}", RIGHTS)
+        )
     if row["foreign"]:
         names = ", ".join(row["foreign"][:3])
         findings.append(
             fail(
-                "rights", f"{row['role']} does not own {names}", f"ALTER TABLE {schema}.<table> OWNER TO {row['role']};"
+                "rights",
+                f"the role {row['role']} does not own {names}",
+                f"ALTER TABLE {schema}.<table> OWNER TO {row['role']};",
             )
         )
     return findings or [ok("rights", f"the role {row['role']} has what it needs in the schema {schema}")]
@@ -205,7 +211,7 @@ async def _processes(connection: Any, _: Settings) -> list[Finding]:
     rows = await connection.fetch(
         "SELECT version, count(*)::int AS n, count(DISTINCT host)::int AS hosts FROM process "
         "WHERE seen_at > clock_timestamp() - make_interval(secs => $1) GROUP BY version ORDER BY version",
-        ABSENT,
+        MISSING_AFTER,
     )
     count = sum(row["n"] for row in rows)
     found = f"{count} serving" + "".join(f", {row['n']} of version {row['version']}" for row in rows)

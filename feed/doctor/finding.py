@@ -5,36 +5,36 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """How bad it is."""
+    """How bad a finding is."""
 
     OK = "ok"
     WARN = "warn"
-    """It works, and should not stay so."""
+    """Something works, and should not stay as it is."""
     FAIL = "fail"
     """Something does not work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Of one check."""
+    """The result of one check."""
 
     check: str
     verdict: Verdict
     found: str
     todo: str = ""
-    """What to do; empty where there is nothing."""
+    """What to do about it; empty where there is nothing to do."""
 
 
 def ok(check: str, found: str) -> Finding:
-    """All is well."""
+    """Return a finding that all is well."""
     return Finding(check, Verdict.OK, found)
 
 
 def warn(check: str, found: str, todo: str) -> Finding:
-    """It works, and should not stay so."""
+    """Return a finding that something works and should not stay as it is."""
     return Finding(check, Verdict.WARN, found, todo)
 
 
 def fail(check: str, found: str, todo: str) -> Finding:
-    """Something does not work."""
+    """Return a finding that something does not work."""
     return Finding(check, Verdict.FAIL, found, todo)

@@ -59,12 +59,12 @@ SELECT s.head, s.floor,
 
 
 async def captured(connection: Any, settings: Settings) -> list[Finding]:
-    """The triggers that put changes into the inbox: there, and on."""
+    """Check that the triggers which put changes into the inbox are there and enabled."""
     findings = []
     rows = await connection.fetch(_CAPTURE, settings.database.schema_name)
     if not any(row["table"] == f"{settings.database.schema_name}.job" for row in rows):
         findings.append(
-            fail("triggers", f"{settings.database.schema_name}.job has none: its changes are not seen",
+            fail("triggers", f"{settings.database.schema_name}.job has no triggers: its changes are not seen",
                  "Restore the schema, or move to a new one (FEED_SCHEMA) with feed migrate.")
         )  # fmt: skip
     for row in rows:
@@ -85,7 +85,7 @@ async def captured(connection: Any, settings: Settings) -> list[Finding]:
 
 
 async def backlog(connection: Any, settings: Settings) -> list[Finding]:
-    """Whether somebody moves the inbox to the log, and keeps up."""
+    """Check that a process moves the inbox to the log, and keeps up."""
     leader = await connection.fetchrow(_LEADER, settings.database.schema_name)
     row = await connection.fetchrow(_INBOX)
     if row is not None and row["age"] > _LATE:
@@ -97,7 +97,7 @@ async def backlog(connection: Any, settings: Settings) -> list[Finding]:
         "SELECT head, extract(epoch FROM clock_timestamp() - at)::float8 AS age FROM state"
     )
     last = f"position {head['head']:,}, {_span(head['age'])} ago"
-    who = "nobody leads" if leader is None else f"led from {leader['address']} (backend {leader['pid']})"
+    who = "no process leads" if leader is None else f"led from {leader['address']} (backend {leader['pid']})"
     if row is not None and row["age"] > _LATE:
         many = f"{row['waiting']:,}{'+' if row['waiting'] == _COUNTED else ''}"
         found = f"{many} changes wait, the oldest for {_span(row['age'])}; {who}; last {last}"
@@ -114,7 +114,7 @@ async def backlog(connection: Any, settings: Settings) -> list[Finding]:
 
 
 async def held_back(connection: Any, _: Settings) -> list[Finding]:
-    """Transactions that somebody forgot: their events come when they end, and vacuum waits for them."""
+    """Look for transactions that somebody forgot: their events come when they end, and vacuum waits for them."""
     findings = []
     for row in await connection.fetch(_PREPARED, _LONG):
         found = f"prepared transaction {row['gid']} of {row['owner']} is {_span(row['age'])} old"
@@ -126,11 +126,11 @@ async def held_back(connection: Any, _: Settings) -> list[Finding]:
         )
         todo = f"Have it commit, or SELECT pg_terminate_backend({row['pid']}); and set idle_in_transaction_session_timeout."
         findings.append(warn("transactions", found, todo))
-    return findings or [ok("transactions", "none is forgotten")]
+    return findings or [ok("transactions", "no transaction has been left open for long")]
 
 
 async def retained(connection: Any, settings: Settings) -> list[Finding]:
-    """What the log keeps, and whether there is room ahead."""
+    """Check what the log keeps, and whether it has room for more."""
     row = await connection.fetchrow(_KEPT)
     findings = []
     oldest = row["oldest"]
@@ -150,7 +150,7 @@ async def retained(connection: Any, settings: Settings) -> list[Finding]:
 
 
 async def notifications(connection: Any, _: Settings) -> list[Finding]:
-    """How full the queue of notifications is: one session that listens and does not read fills it for all."""
+    """Check how full the queue of notifications is: one session that listens and does not read fills it for all."""
     usage = float(await connection.fetchval("SELECT pg_notification_queue_usage()"))
     found = f"{usage:.1%} of the queue is used"
     todo = "A session that listens sits in a transaction: find it in pg_stat_activity by xact_start, and end it."

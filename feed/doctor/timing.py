@@ -13,22 +13,22 @@ _LONGEST = 20.0
 
 
 class NoProbe(Exception):
-    """What answers has no probe."""
+    """What answers at the address has no `/v1/probe`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of one probe; times in seconds."""
+    """What one probe found; times are in seconds."""
 
     held: float
     """The longest that a frame was held back, compared with the one that was least."""
     gaps: tuple[float, ...]
-    """Between arrivals."""
+    """The times between arrivals."""
     http_version: str
     encoding: str
-    """How the body was compressed on the way; empty: not."""
+    """How the body was compressed on the way; empty where it was not."""
     version: str
-    """Of the feed that answers."""
+    """The version of the feed that answers."""
     client: str
     """The client's address, as the server sees it."""
     peer: str

@@ -1,13 +1,14 @@
-"""The roll: what one process says of its open streams, in all and one by one."""
+"""The stream report: what one process says of its open streams, as sums and one by one."""
 
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Self
+from itertools import zip_longest
+from typing import Any, Self, TypeVar
 
 import orjson
 
@@ -16,12 +17,20 @@ from feed.fanout.hub import Hub
 from feed.fanout.stream import Stream
 from feed.fanout.streams import Streams
 
-_SLICE = 1_000
-"""Streams looked at in one turn of the event loop."""
+_SLICE = 500
+"""Streams that are looked at in one turn of the event loop."""
+_ENTRY_SLICE = 50
+"""Entries that are made in one turn of the event loop."""
+_NAME_LENGTH = 200
+"""Characters of a key's name that are shown; the issuer of a token chooses it."""
+FILTER_LENGTH = 200
+"""Characters of a filter that another process is told."""
+
+T = TypeVar("T")
 
 
 class Sort(StrEnum):
-    """What comes first: the largest lag, the oldest, the most bytes or events."""
+    """Which streams come first: those with the largest lag, the oldest, those with the most bytes or events."""
 
     LAG = "lag"
     AGE = "age"
@@ -30,7 +39,7 @@ class Sort(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StreamEntry:
     """One open stream."""
 
     id: str
@@ -48,12 +57,12 @@ class Entry:
     events: int = 0
     bytes: int = 0
     pushed: bool = False
-    """Live frames go straight to its socket; else it is served from the log at its own pace."""
+    """Whether live frames go straight to its socket; else it is served from the log at its own pace."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Of one process: its sums, and the streams that come first."""
+class StreamReport:
+    """The streams of one process: their sums, and some of them one by one."""
 
     head: int = 0
     streams: int = 0
@@ -61,33 +70,47 @@ class Answer:
     lag: int = 0
     """The largest of its streams."""
     events: int = 0
-    """Handed to subscribers since the process began; `bytes` as well."""
+    """Events handed to subscribers since the process began; `bytes` likewise."""
     bytes: int = 0
     protocols: Mapping[str, int] = field(default_factory=dict)
-    entries: tuple[Entry, ...] = ()
+    """Open streams by protocol."""
+    entries: tuple[StreamEntry, ...] = ()
 
-    def document(self) -> str:
-        """As JSON, for another process."""
-        return orjson.dumps(self).decode()
+    def document(self, max_bytes: int) -> str:
+        """Return the report as JSON for another process; of the entries, as many of the first as fit into `max_bytes`."""
+        left = max_bytes - len(orjson.dumps(replace(self, entries=())))
+        entries = []
+        for entry in map(_with_short_filter, self.entries):
+            left -= len(orjson.dumps(entry)) + len(",")
+            if left < 0:
+                break
+            entries.append(entry)
+        return orjson.dumps(replace(self, entries=tuple(entries))).decode()
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """From JSON. A process of another version may say more or less: what is unknown is left out."""
-        entries = tuple(Entry(**_known(Entry, entry)) for entry in document.get("entries", ()))
+        """Return the report of a JSON document. What a process of another version says more is left out."""
+        entries = tuple(StreamEntry(**_known(StreamEntry, entry)) for entry in document.get("entries", ()))
         return cls(**{**_known(cls, document), "entries": entries})
+
+
+def _with_short_filter(entry: StreamEntry) -> StreamEntry:
+    if len(entry.filter) <= FILTER_LENGTH:
+        return entry
+    return replace(entry, filter=f"{entry.filter[: FILTER_LENGTH - 1]}…")
 
 
 def _known(kind: type[Any], document: Mapping[str, Any]) -> dict[str, Any]:
     return {one.name: document[one.name] for one in fields(kind) if one.name in document}
 
 
-_FIRST: dict[Sort, Callable[[Stream], float]] = {
+_STREAM_ORDER: dict[Sort, Callable[[Stream], float]] = {
     Sort.LAG: lambda stream: stream.lag,
     Sort.AGE: lambda stream: -stream.opened_at,
     Sort.BYTES: lambda stream: stream.bytes,
     Sort.EVENTS: lambda stream: stream.events,
 }
-_FIRST_OF: dict[Sort, Callable[[Entry], Any]] = {
+_ENTRY_ORDER: dict[Sort, Callable[[StreamEntry], Any]] = {
     Sort.LAG: lambda entry: (-entry.lag, entry.since),
     Sort.AGE: lambda entry: (entry.since, entry.id),
     Sort.BYTES: lambda entry: (-entry.bytes, entry.since),
@@ -95,45 +118,60 @@ _FIRST_OF: dict[Sort, Callable[[Entry], Any]] = {
 }
 
 
-def first(entries: Iterable[Entry], sort: Sort, limit: int) -> list[Entry]:
-    """The entries that come first, whatever process they are of."""
-    return heapq.nsmallest(limit, entries, key=_FIRST_OF[sort])
+def first_of(entries: Iterable[tuple[T, StreamEntry]], sort: Sort, limit: int) -> list[tuple[T, StreamEntry]]:
+    """Return the first `limit` entries in an order, each with what it came with."""
+    order = _ENTRY_ORDER[sort]
+    return heapq.nsmallest(limit, entries, key=lambda one: order(one[1]))
 
 
-class Roll:
-    """Calls the roll of a process's streams, a slice in each turn of the event loop: live frames go in between."""
+class StreamReporter:
+    """Reports on the streams of this process, some in each turn of the event loop: live frames go in between."""
 
     def __init__(self, hub: Hub, streams: Streams) -> None:
         self._hub = hub
         self._streams = streams
 
-    async def call(self, sort: Sort, limit: int, only: str | None = None) -> Answer:
-        """All streams as sums, and at most `limit` of them one by one; `only`: nothing but the stream of this id."""
-        streams = [stream for stream in self._streams if only is None or stream.id == only]
+    async def report(self, sorts: Collection[Sort], limit: int) -> StreamReport:
+        """Return the sums over all streams, and the first `limit` streams of each order.
+
+        The first of every order come before the second ones, and so on; what is first in several orders is listed once.
+        """
+        streams = list(self._streams)
         protocols: Counter[str] = Counter()
         pushed = lag = 0
-        best: list[Stream] = []
+        first: dict[Sort, list[Stream]] = {sort: [] for sort in sorts}
         for begin in range(0, len(streams), _SLICE):
             part = streams[begin : begin + _SLICE]
             protocols.update(stream.caller.protocol for stream in part)
             pushed += sum(stream.pushed for stream in part)
             lag = max(lag, *(stream.lag for stream in part))
-            best = heapq.nlargest(limit, [*best, *part], key=_FIRST[sort])
-            await asyncio.sleep(0)
-        done = self._hub.counters
-        return Answer(
-            head=self._hub.head, streams=len(streams), pushed=pushed, lag=lag, events=done.deliveries + done.pulled,
-            bytes=done.bytes + done.pulled_bytes, protocols=dict(protocols), entries=tuple(map(self._entry, best)),
+            for sort in sorts:
+                first[sort] = heapq.nlargest(limit, [*first[sort], *part], key=_STREAM_ORDER[sort])
+                await asyncio.sleep(0)
+        counters = self._hub.counters
+        return StreamReport(
+            head=self._hub.head, streams=len(streams), pushed=pushed, lag=lag,
+            events=counters.deliveries + counters.pulled, bytes=counters.bytes + counters.pulled_bytes,
+            protocols=dict(protocols), entries=await self._entries(first.values()),
         )  # fmt: skip
 
     def end(self, id: str) -> bool:
-        """Say goodbye to a stream of this process; whether there is one of this id."""
+        """Say goodbye to the stream of this id; returns whether this process has one."""
         return self._streams.end_where(lambda stream: stream.id == id, Goodbye.KICKED) > 0
 
-    def _entry(self, stream: Stream) -> Entry:
+    async def _entries(self, first: Iterable[list[Stream]]) -> tuple[StreamEntry, ...]:
+        ranked = {one.id: one for rank in zip_longest(*first) for one in rank if one is not None}
+        entries = []
+        for number, stream in enumerate(ranked.values(), 1):
+            entries.append(self._entry(stream))
+            if number % _ENTRY_SLICE == 0:
+                await asyncio.sleep(0)
+        return tuple(entries)
+
+    def _entry(self, stream: Stream) -> StreamEntry:
         since = datetime.fromtimestamp(stream.opened_at, UTC).isoformat(timespec="milliseconds")
         caller, lag = stream.caller, stream.lag
-        return Entry(
+        return StreamEntry(
             id=stream.id, key=_printable(caller.grant.name), address=caller.address, filter=stream.filters,
             protocol=caller.protocol, since=since.replace("+00:00", "Z"), position=self._hub.head - lag, lag=lag,
             events=stream.events, bytes=stream.bytes, pushed=stream.pushed,
@@ -141,5 +179,5 @@ class Roll:
 
 
 def _printable(name: str) -> str:
-    """A name that a token's issuer chose, as text that JSON can carry."""
-    return name[:200].encode(errors="replace").decode()
+    """Return the beginning of a name as text that JSON can carry."""
+    return name[:_NAME_LENGTH].encode(errors="replace").decode()

@@ -110,7 +110,11 @@ def _documented() -> dict[int | str, dict[str, Any]]:
             "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": data},
         }
         if has_id:
-            properties["id"] = {"type": "string", "description": "`<epoch>.<position>`", "examples": ["217387001.42"]}
+            properties["id"] = {
+                "type": "string",
+                "description": "`<epoch>.<position>`",
+                "examples": ["217387001042.42"],
+            }
         return {"type": "object", "description": says, "properties": properties, "required": list(properties)}
 
     def shape(**properties: str) -> dict[str, Any]:
@@ -133,8 +137,8 @@ def _documented() -> dict[int | str, dict[str, Any]]:
               "`retry_ms`, with the last id.", has_id=False),
     ]  # fmt: skip
     example = (
-        "retry: 2731\n\nid: 217387001.41\n\n"
-        'id: 217387001.42\nevent: posted\ndata: {"id":7,"title":"Site Reliability Engineer","company":"Acme", ...}\n\n'
+        "retry: 2731\n\nid: 217387001042.41\n\n"
+        'id: 217387001042.42\nevent: posted\ndata: {"id":7,"title":"Site Reliability Engineer","company":"Acme", ...}\n\n'
         'event: synced\ndata: {"position":42,"replayed":1}\n\n'
     )
     return {

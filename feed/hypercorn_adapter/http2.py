@@ -37,7 +37,7 @@ from feed.hypercorn_adapter.connection import server_of
 from feed.hypercorn_adapter.exchange import Exchange
 from feed.hypercorn_adapter.http2_frames import Limited, limit
 from feed.hypercorn_adapter.http2_wire import Http2Wire
-from feed.limits.token_bucket import Bucket
+from feed.limits.token_bucket import TokenBucket
 from feed.wire.chunk import Chunk
 from feed.wire.pacer import TOGETHER
 from feed.wire.wire import Disconnected
@@ -65,7 +65,7 @@ class Http2(H2Protocol):
         self._waiting: dict[int, asyncio.Future[None]] = {}  # for a window, by stream
         self.corked: list[bytes] = []  # pushed in this turn of the event loop; the transport does not have it yet
         self._corked_size = 0
-        self._resets = Bucket(self.config.h2_resets * clients, self.config.h2_reset_rate * clients)
+        self._resets = TokenBucket(self.config.h2_resets * clients, self.config.h2_reset_rate * clients)
         self._unended: dict[int, int] = {}  # bytes behind the answer, of streams whose request has no end yet
 
     async def initiate(self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None) -> None:

@@ -19,7 +19,7 @@ from h2.exceptions import DenialOfServiceError
 from h2.frame_buffer import FrameBuffer
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, PriorityFrame, RstStreamFrame, WindowUpdateFrame
 
-from feed.limits.token_bucket import Bucket
+from feed.limits.token_bucket import TokenBucket
 
 RATION = 32
 """Frames of a connection that are read before it is somebody else's turn: a millisecond, or five of requests."""
@@ -50,7 +50,7 @@ class Limited(H2Connection):
     """The server's end of one connection; made out of h2's by `limit`."""
 
     incoming_buffer: Rationed
-    control: Bucket
+    control: TokenBucket
     credit: int
     header_bytes: int
 
@@ -97,7 +97,7 @@ def limit(connection: H2Connection, control_rate: int, header_bytes: int) -> Lim
     connection.incoming_buffer.__class__ = Rationed
     limited = cast(Limited, connection)
     limited.incoming_buffer.ration = RATION
-    limited.control = Bucket(control_rate * BURST, control_rate)
+    limited.control = TokenBucket(control_rate * BURST, control_rate)
     limited.credit = RATION  # windows are opened before there is anything to read
     limited.header_bytes = header_bytes
     limited.decoder.max_header_list_size = header_bytes  # without waiting for the client's word that it knows

@@ -3,8 +3,9 @@
 import re
 from dataclasses import dataclass
 
-# 19 digits hold any bigint. A longer number is no position of ours, and is refused before int() reads it.
-_SHAPE = re.compile(r"(?:([0-9]{1,10})\.)?([0-9]{1,19})\Z")
+# An epoch has 12 digits today and never more than 15 (next_epoch() in 0003_log.sql); 19 digits hold any bigint. A longer
+# number cannot be ours and is refused before int() sees it.
+_SHAPE = re.compile(r"(?:([0-9]{1,15})\.)?([0-9]{1,19})\Z")
 _LARGEST = 2**63 - 1
 
 

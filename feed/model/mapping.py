@@ -103,7 +103,7 @@ class RecordMap:
         try:
             return cls.parse(path.read_text("utf-8"), name=path.name)
         except (OSError, UnicodeDecodeError) as error:
-            raise MappingError(f"{path}: {error}") from error
+            raise MappingError(f"the mapping {path} cannot be read: {error}") from error
 
     @classmethod
     def parse(cls, text: str, name: str = "mapping") -> Self:
@@ -194,7 +194,7 @@ def _time(value: object, *, per_second: int, unit: str) -> str:
             raise TypeError
         at = datetime.fromtimestamp(float(value) / per_second, UTC)
     except (TypeError, ValueError, OverflowError, OSError) as error:
-        raise ValueError(f"{value!r} is no time in {unit} since 1970") from error
+        raise ValueError(f"{value!r} is not a time in {unit} since 1970") from error
     return at.isoformat().replace("+00:00", "Z")
 
 
@@ -210,7 +210,7 @@ def _read_posting(table: dict[str, Any]) -> dict[str, Rule]:
     _check_keys("posting", table, fields)
     for name, field in fields.items():
         if field.is_required() and name not in table:
-            raise ValueError(f"posting.{name}: missing; every posting needs it")
+            raise ValueError(f"posting.{name}: is missing; every posting needs it")
     return {name: _read_rule(f"posting.{name}", given) for name, given in table.items()}
 
 
@@ -227,10 +227,10 @@ def _read_rule(key: str, given: object) -> Rule:
         raise ValueError(f"{key}: needs from (a path of theirs) or value (a constant)")
     first = _expect(f"{key}.first", rule.get("first", False), bool, "true or false")
     if first and "join" in rule:
-        raise ValueError(f"{key}: join and first exclude each other")
+        raise ValueError(f"{key}: give join or first, not both")
     convert = rule.get("as")
     if convert is not None and convert not in list(_CONVERSIONS):
-        raise ValueError(f"{key}.as: {convert!r} is unknown; known: {', '.join(_CONVERSIONS)}")
+        raise ValueError(f"{key}.as: {convert!r} is unknown; use one of: {', '.join(_CONVERSIONS)}")
     values = _expect(f"{key}.values", rule.get("values", {}), dict, "a table")
     return Rule(
         path=_read_path(f"{key}.from", rule["from"]),
@@ -263,7 +263,7 @@ def _read_path(key: str, text: object) -> tuple[Step, ...]:
         steps.append(name if name is not None else int(index) if index else None)
         rest = step.string[step.end() :]
     if rest or not steps:
-        raise ValueError(f'{key}: {text!r} is no path; write "name", "a.b", "a[0].b" or "a[].b"')
+        raise ValueError(f'{key}: {text!r} is not a path; write "name", "a.b", "a[0].b" or "a[].b"')
     return tuple(steps)
 
 
@@ -288,5 +288,5 @@ def _check_keys(inside: str, table: dict[str, Any], known: Collection[str]) -> N
     for name in table:
         if name not in known:
             near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-            raise ValueError(f"{inside}.{name}: unknown; {hint}".removeprefix("."))
+            hint = f"did you mean {near[0]}?" if near else f"use one of: {', '.join(known)}"
+            raise ValueError(f"{inside}.{name}: is unknown; {hint}".removeprefix("."))

@@ -19,7 +19,7 @@ from pydantic import (
 
 from feed.errors import Fault
 
-# The order in which the log holds a posting (migrations/0003_capture.sql). Append only.
+# The order in which the log holds a posting (migrations/0002_capture.sql). Append only.
 FIELDS = (
     "id", "source", "external_id", "title", "company", "url", "location", "country", "workplace", "employment_type",
     "seniority", "tags", "salary_min", "salary_max", "currency", "salary_period", "latitude", "longitude", "posted_at",

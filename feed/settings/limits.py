@@ -22,7 +22,11 @@ class ProxySettings(Group):
 
 
 class LimitSettings(Group):
-    """How much one client may do. Each limit holds for one process."""
+    """How much one client may do. Each limit holds for one process.
+
+    A rate such as `60/minute` or `20/10 seconds` is a token bucket: the whole amount may come at once, and after that one by
+    one, as evenly as the rate says (here one a second, or two).
+    """
 
     exempt: Networks = Field(
         default=(IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")), validation_alias="FEED_LIMITS_EXEMPT"

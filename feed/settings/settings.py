@@ -158,8 +158,10 @@ def _check_names(options: Mapping[str, object]) -> None:
     known = {*variables(), "FEED_KEY"}  # the commands that are clients read FEED_KEY
     for name in (*os.environ, *(f"{PREFIX}{option.upper()}" for option in options if option not in _OPTIONS)):
         if name.startswith(PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            # Compared without the prefix, which would make any two names alike.
+            options_known = [one.removeprefix(PREFIX) for one in known]
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), options_known, 1)
+            hint = f"; did you mean {PREFIX}{near[0]}?" if near else ". Unset it, or correct its name."
             raise ConfigurationError(f"unknown setting {name}{hint}")
 
 
@@ -171,4 +173,4 @@ def _reason(error: ValidationError, kind: type[Group] | None = None) -> str:
         return message
     name = str(first["loc"][0])
     field = kind.model_fields.get(name)
-    return f"{name if field is None else variable_of(name, field)}: {message}"
+    return f"the setting {name if field is None else variable_of(name, field)} is wrong: {message}"

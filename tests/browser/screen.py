@@ -10,7 +10,7 @@ from tests.waiting import until
 
 Database: TypeAlias = "asyncpg.Connection[Any]"
 
-WAIT = 20_000  # milliseconds
+WAIT = 60_000  # milliseconds; on a loaded machine a reconnection may take several attempts
 UNREACHABLE = r"Failed to load resource: (net::ERR_|the server responded with a status of 503)"
 """What Chromium says of a service that is gone or not ready; expected where a test takes it away."""
 

@@ -343,7 +343,35 @@ async def test_a_users_own_table_with_other_and_missing_columns_is_captured(data
     assert events[2].was["title"] == "Baker"
 
 
-# A known gap: old and new rows are paired by their id, so an update of the id itself is not seen.
+async def test_a_posting_that_is_given_the_next_id_closes_under_the_old_one(database: Connection) -> None:
+    jobs = [await add(database, title) for title in "abc"]
+    await advanced(database)
+    await database.execute("UPDATE job SET id = DEFAULT WHERE id = $1", jobs[0])
+    await database.execute("UPDATE job SET id = DEFAULT, title = 'B', closed_at = now() WHERE id = $1", jobs[1])
+    renamed = await database.fetch("SELECT id FROM job WHERE id > $1 ORDER BY id", jobs[2])
+    new = [row["id"] for row in renamed]
+    events = await advanced(database)
+    assert sorted((event.kind, event.reason, event.job["id"], event.job["title"]) for event in events[:2]) == [
+        ("closed", "deleted", jobs[0], "a"), ("posted", None, new[0], "a"),
+    ]  # fmt: skip
+    assert sorted((event.kind, event.reason, event.job["id"], event.job["title"]) for event in events[2:]) == [
+        ("closed", "closed", new[1], "B"), ("closed", "deleted", jobs[1], "b"),
+    ]  # fmt: skip
+    assert [event.was for event in events] == [None] * 4
+
+
+async def test_one_update_may_rename_one_posting_and_change_another(database: Connection) -> None:
+    await database.execute(OWN)
+    await database.execute("""INSERT INTO shop."Vacancies" VALUES ('x', 'a', 'f', 'l'), ('y', 'b', 'f', 'l')""")
+    await database.execute(
+        """UPDATE shop."Vacancies" SET "No" = CASE "No" WHEN 'x' THEN 'z' ELSE "No" END, "Job title" = 'c'"""
+    )
+    events = (await advanced(database))[2:]
+    assert sorted((event.kind, event.job["id"], event.job["title"]) for event in events) == [
+        ("closed", "x", "a"), ("posted", "z", "c"), ("updated", "y", "c"),
+    ]  # fmt: skip
+
+
 async def test_a_changed_id_closes_the_old_posting_and_posts_the_new(database: Connection) -> None:
     await database.execute(OWN)
     await database.execute("""INSERT INTO shop."Vacancies" VALUES ('x-1', 'Baker', 'Acme', 'u', 'Berlin')""")

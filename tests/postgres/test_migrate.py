@@ -5,15 +5,16 @@ import asyncio
 import asyncpg
 import pytest
 
-from feed.database.migrate import migrate, migrations
+from feed.database import migrate as migrate_module
+from feed.database.migrate import Migration, migrate, migrations
 from feed.database.retention import prune
 from feed.database.sequencer import Sequencer
 from feed.database.tailer import Tailer
-from feed.errors import DatabaseRefused
+from feed.errors import DatabaseRefused, DatabaseUnavailable
 from feed.fanout.hub import Hub
 from feed.model.fold import fold, words
 from tests.cluster import Cluster, versions
-from tests.conftest import make_settings
+from tests.conftest import Connect, make_settings
 from tests.postgres.events import Connection, add, advanced, opened, titles
 from tests.postgres.running import running
 from tests.waiting import until
@@ -58,8 +59,8 @@ async def test_several_that_migrate_at_once_apply_each_once(blank: str) -> None:
 
 
 async def test_a_migration_that_was_applied_in_another_form_is_refused(database: Connection, dsn: str) -> None:
-    await database.execute("UPDATE migration SET checksum = 'other' WHERE version = 2")
-    with pytest.raises(DatabaseRefused, match=r"migration 2 \(job\) was applied in another form"):
+    await database.execute("UPDATE migration SET checksum = 'other' WHERE version = 1")
+    with pytest.raises(DatabaseRefused, match=r"migration 1 \(job\) was applied in another form"):
         await migrate(make_settings(dsn), dsn)
 
 
@@ -73,19 +74,73 @@ async def test_a_migration_that_fails_leaves_nothing_of_itself(blank: str) -> No
     settings = make_settings(blank)
     async with opened(blank) as connection:
         await connection.execute(
-            "CREATE SCHEMA feed; CREATE FUNCTION feed.stamp() RETURNS int LANGUAGE sql AS 'SELECT 1'"
+            "CREATE SCHEMA feed; CREATE FUNCTION feed.ring() RETURNS int LANGUAGE sql AS 'SELECT 1'"
         )
         with pytest.raises(asyncpg.DuplicateFunctionError):
             await migrate(settings, blank)
         assert await connection.fetchval("SELECT max(version) FROM migration") == 1
-        assert await connection.fetchval("SELECT to_regclass('feed.job')") is None
-        await connection.execute("DROP FUNCTION stamp()")
+        assert await connection.fetchval("SELECT to_regclass('feed.inbox')") is None
+        await connection.execute("DROP FUNCTION ring()")
     assert [one.version for one in await migrate(settings, blank)] == [one.version for one in migrations()][1:]
+
+
+CHANGE = Migration(len(migrations()) + 1, "change", "ALTER TABLE job ADD COLUMN later text")
+
+
+@pytest.fixture
+def changing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more migration, which needs a lock that nobody else may hold; short waits."""
+    ours = [*migrations(), CHANGE]
+    monkeypatch.setattr(migrate_module, "migrations", lambda: ours)
+    monkeypatch.setattr(migrate_module, "LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(migrate_module, "LOCK_PAUSE", 0.05)
+
+
+@pytest.mark.usefixtures("changing")
+async def test_a_migration_behind_a_long_reader_lets_writers_pass_and_is_applied_after_it(
+    database: Connection, connect: Connect, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate_module, "LOCK_ATTEMPTS", 10_000)
+    reader = await connect()
+    async with asyncio.TaskGroup() as tasks:
+        async with reader.transaction():
+            await reader.fetchval("SELECT count(*) FROM job")
+            migrating = tasks.create_task(migrate(make_settings(dsn), dsn))
+
+            async def waits() -> bool:
+                return bool(
+                    await database.fetchval(
+                        "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'job'::regclass AND NOT granted)"
+                    )
+                )
+
+            for number in range(5):
+                await until(waits)
+                await add(database, f"meanwhile {number}")  # for ever, if the migration kept its place in the queue
+            assert not migrating.done()
+        assert await migrating == [CHANGE]
+    assert await database.fetchval("SELECT count(later) FROM job") == 0
+
+
+@pytest.mark.usefixtures("changing")
+async def test_a_migration_that_never_gets_its_lock_says_so_and_leaves_nothing(
+    database: Connection, connect: Connect, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate_module, "LOCK_ATTEMPTS", 3)
+    reader = await connect()
+    async with reader.transaction():
+        await reader.fetchval("SELECT count(*) FROM job")
+        with pytest.raises(
+            DatabaseUnavailable, match=r"migration \d+ \(change\) .* 3 attempts .* run feed migrate again"
+        ):
+            await migrate(make_settings(dsn), dsn)
+    assert await database.fetchval("SELECT max(version) FROM migration") == CHANGE.version - 1
+    assert await migrate(make_settings(dsn), dsn) == [CHANGE]
 
 
 async def test_two_feeds_under_two_names_share_a_database_and_nothing_else(database: Connection, dsn: str) -> None:
     ours = make_settings(dsn, **FAR)
-    theirs = make_settings(dsn, db_schema="other", **FAR)
+    theirs = make_settings(dsn, schema="other", **FAR)
     await migrate(theirs, dsn)
     hub, other_hub = Hub(ours.hub), Hub(theirs.hub)
     async with (

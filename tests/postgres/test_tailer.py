@@ -16,7 +16,7 @@ from feed.database.tailer import Tailer
 from feed.fanout.hub import Hub
 from feed.model.event import Event
 from feed.settings.settings import Settings
-from tests.cluster import Cluster
+from tests.cluster import Cluster, start_again
 from tests.conftest import Connect, make_settings
 from tests.postgres.events import Connection, add, advance, advanced, opened
 from tests.postgres.running import running, terminate
@@ -356,19 +356,6 @@ async def own_cluster() -> AsyncIterator[Cluster]:
         yield cluster
     finally:
         await asyncio.to_thread(cluster.remove)
-
-
-async def start_again(cluster: Cluster) -> None:
-    """Start it; after a kill its orphans may hold the shared memory for a moment."""
-
-    async def started() -> bool:
-        try:
-            await asyncio.to_thread(cluster.start)
-        except RuntimeError:
-            return False
-        return True
-
-    await until(started, 60)
 
 
 class Writer:

@@ -80,6 +80,10 @@ class Script:
         """Set once a client has left a silent stream."""
         self._answers = list(answers)
 
+    def add(self, answer: Answer) -> None:
+        """Give this answer too, after the others."""
+        self._answers.append(answer)
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             for _ in range(2):

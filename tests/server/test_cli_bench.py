@@ -2,6 +2,7 @@
 
 import os
 from asyncio.subprocess import PIPE
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -12,6 +13,7 @@ from feed.bench.readers import reading
 from feed.bench.spec import Http, Spec, Task
 from feed.client.errors import Unavailable
 from tests.conftest import Running
+from tests.processes import ROOT
 from tests.server.scripted import Answer, Script, feed, posted, running
 
 SMALL = ("--subscribers", "12", "--events", "8", "--rate", "40")
@@ -24,6 +26,14 @@ async def bench(*arguments: str) -> tuple[int | None, str, str]:
     async with feed("bench", *arguments, stdin=PIPE) as process:
         out, err = await process.communicate()
         return process.returncode, out.decode(), err.decode()
+
+
+async def test_without_its_package_it_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hpack.py").write_text("raise ImportError('not installed')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    code, out, err = await bench("latency")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "pip install 'jobfeed[bench]'" in err
 
 
 @pytest.mark.parametrize("way", FLAGS)

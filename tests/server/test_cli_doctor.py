@@ -98,12 +98,12 @@ async def test_a_trigger_that_is_gone_is_found(database: Connection, dsn: str) -
     await database.execute(
         "DROP TRIGGER feed_insert ON job; DROP TRIGGER feed_update ON job; DROP TRIGGER feed_truncate ON job"
     )
-    assert "feed.job has none" in (await examined(dsn))["triggers"][0].found
+    assert "feed.job has no triggers" in (await examined(dsn))["triggers"][0].found
 
 
 async def test_a_stopped_sequencer_is_found_where_something_waits(database: Connection, dsn: str) -> None:
     idle = (await examined(dsn))["sequencer"][0]
-    assert (idle.verdict, "nobody leads" in idle.found) == ("warn", True)
+    assert (idle.verdict, "no process leads" in idle.found) == ("warn", True)
     await add(database, "waits")
     await database.execute("UPDATE inbox SET at = at - interval '1 minute'")
     code, found, _ = await doctor("--database-url", dsn)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 
 from tests.cluster import Cluster
 from tests.conftest import run_server
@@ -159,6 +160,50 @@ async def test_a_subject_and_a_token_are_revoked_by_name(
     assert "alice@example.com" in err
     found = await database.fetch("SELECT kind, subject FROM revocation ORDER BY kind")
     assert [tuple(row) for row in found] == [("subject", "alice@example.com"), ("token", "7")]
+
+
+COMMANDS: list[tuple[str, ...]] = [
+    ("list",),
+    ("list", "--json"),
+    ("create", "--scope", "read"),
+    ("revoke", "x5J2kQ9aLm"),
+]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+async def test_a_folder_without_a_database_is_said_to_be_one_and_stays_as_it_is(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        code, out, err = await key(None, *arguments, "--data-dir", str(folder))
+        assert (code, out) == (2, "")
+        assert f"no database in {folder}" in err
+        for name in ("--data-dir", "FEED_DATA_DIR", "DATABASE_URL"):
+            assert name in err
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_folder_that_is_named_wins_over_the_environment(dsn: str, tmp_path: Path) -> None:
+    code, _, err = await key(dsn, "list", "--data-dir", str(tmp_path))
+    assert (code, f"no database in {tmp_path}" in err) == (2, True)
+    code, _, err = await key(None, "list", "--data-dir", str(tmp_path), "--database-url", dsn)
+    assert (code, "one of the two" in err) == (2, True)
+
+
+async def test_a_database_without_a_feed_gets_none_by_a_list(cluster: Cluster) -> None:
+    admin = await asyncpg.connect(cluster.dsn())
+    await admin.execute("CREATE DATABASE for_no_keys")
+    try:
+        for arguments in (("list",), ("revoke", "x5J2kQ9aLm")):
+            code, out, err = await key(cluster.dsn("for_no_keys"), *arguments)
+            assert (code, out) == (1, "")
+            assert "feed migrate" in err
+        there = await asyncpg.connect(cluster.dsn("for_no_keys"))
+        assert await there.fetchval("SELECT to_regnamespace('feed')") is None
+        await there.close()
+    finally:
+        await admin.execute("DROP DATABASE for_no_keys WITH (FORCE)")
+        await admin.close()
 
 
 async def test_a_database_that_does_not_answer_is_said_to(tmp_path: Path) -> None:

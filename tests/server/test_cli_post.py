@@ -96,7 +96,7 @@ async def test_records_the_server_refuses_are_named_by_line_and_the_others_writt
         "feed: line 2: url: must be a URL",
         "feed: line 5: company: must not be blank",
     ]
-    assert err.startswith("feed: line 4: record: not JSON")
+    assert err.startswith("feed: line 4: record: is not valid JSON")
 
 
 async def test_foreign_records_are_mapped(tmp_path: Path) -> None:
@@ -114,9 +114,46 @@ async def test_foreign_records_are_mapped(tmp_path: Path) -> None:
     async with running(script) as url:
         code, out, err = await post("-", "--map", str(mapping), "--url", url, stdin=json.dumps(records).encode())
     assert (code, out) == (1, "1 created, 0 updated, 0 unchanged, 1 rejected, 1 skipped\n")
-    assert err == "feed: item 3: posted_at: 'soon' is no time in seconds since 1970\n"
+    assert err == "feed: item 3: posted_at: 'soon' is not a time in seconds since 1970\n"
     expected = {"source": "s", "external_id": "1", "title": "A", "company": "C", "url": "u"}
     assert lines_of(script) == [[{**expected, "posted_at": "1970-01-01T00:00:00Z"}]]
+
+
+async def test_of_many_faults_of_one_kind_the_first_are_told_and_a_mapping_is_advised() -> None:
+    answers = [
+        problem(
+            422,
+            {"index": 0, "field": "url", "message": "is required"},
+            {"index": 0, "field": f"field_{n}", "message": "is no field of a posting that can be written"},
+        )
+        for n in range(25)
+    ]
+    async with running(Script(*answers)) as url:
+        stdin = b"".join(b'{"field_%d":1}\n' % n for n in range(25))
+        code, out, err = await post("-", "--url", url, "--batch", "1", stdin=stdin)
+    assert (code, out) == (1, "0 created, 0 updated, 0 unchanged, 25 rejected\n")
+    told = err.splitlines()
+    assert len(told) == 43
+    assert told[39] == "feed: line 20: field_19: is no field of a posting that can be written"
+    assert told[40] == 'feed: 5 more faults of the kind "is required" are not shown.'
+    assert told[41].startswith('feed: 5 more faults of the kind "is no field')
+    assert "--map" in told[42]
+    assert Path(told[42].rpartition(" ")[2]).name == "simplify.toml"
+    assert Path(told[42].rpartition(" ")[2]).exists()
+
+
+async def test_values_do_not_make_a_kind_of_fault(tmp_path: Path) -> None:
+    mapping = tmp_path / "map.toml"
+    mapping.write_text(
+        '[posting]\ntitle = "t"\ncompany = "c"\nurl = "u"\nposted_at = { from = "at", as = "epoch_s" }\n'
+    )
+    stdin = b"".join(b'{"at":"day %d"}\n' % n for n in range(30))
+    async with running(Script()) as url:
+        code, _, err = await post("-", "--url", url, "--map", str(mapping), stdin=stdin)
+    assert code == 1
+    assert len(err.splitlines()) == 21
+    assert "10 more faults" in err.splitlines()[-1]
+    assert "--map" not in err
 
 
 async def test_a_server_that_is_away_is_tried_again() -> None:
@@ -159,7 +196,7 @@ async def test_a_server_that_refuses_everything_ends_the_run_at_once() -> None:
         (["."], "cannot read"),
         (["-", "--map", "nowhere.toml"], "nowhere.toml"),
         (["-", "--url", "localhost:8000"], "localhost:8000"),
-        (["-", "--url", "http://a", "--database-url", "postgresql://b"], "not both"),
+        (["-", "--url", "http://a", "--database-url", "postgresql://b"], "two targets"),
         (["-", "--batch", "0"], "--batch"),
         ([], "file"),
     ],

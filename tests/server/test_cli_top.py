@@ -30,6 +30,7 @@ PROCESS = {
     "pid": 7,
     "worker": 1,
     "version": "1",
+    "started_at": "2026-11-21T09:00:00.000Z",
     "streams": 2,
     "pushed": 1,
     "head": 9,
@@ -46,11 +47,16 @@ def stream(number: int, **more: Any) -> dict[str, Any]:
     } | more  # fmt: skip
 
 
+def process(seen_at: str, events: int, **more: Any) -> dict[str, Any]:
+    """One process of an answer."""
+    return PROCESS | {"seen_at": seen_at, "events": events, "bytes": events * 100} | more
+
+
 def answer(*streams: dict[str, Any], at: str = "2026-11-21T11:01:02.000Z", events: int = 0, **more: Any) -> Answer:
     """What a server says."""
     body = {
         "at": at, "streams": len(streams), "pushed": 0, "pulled": len(streams), "protocols": {"HTTP/2": len(streams)},
-        "lag": 4, "processes": [PROCESS | {"events": events, "bytes": events * 100}], "missing": [], "fault": None,
+        "lag": 4, "processes": [process(at, events)], "missing": [], "fault": None,
         "subscribers": list(streams),
     } | more  # fmt: skip
     return Answer(json.dumps(body).encode(), content_type="application/json")
@@ -129,12 +135,33 @@ async def test_without_a_terminal_it_is_a_plain_table_once() -> None:
     assert script.requests[0].query == {"sort": ["bytes"], "limit": ["7"]}
 
 
-async def test_who_did_not_answer_is_named() -> None:
-    missing = [{"id": "bb", "host": "far", "pid": 9, "worker": 2, "version": "1", "seen_at": None}]
+async def test_who_is_missing_is_named() -> None:
+    seen_at = "2026-11-21T11:00:42.000Z"
+    missing = [{"id": "bb", "host": "far", "pid": 9, "worker": 2, "version": "1", "seen_at": seen_at}]
     async with running(Script(answer(missing=missing, fault="no database"))) as url:
         _, out, _ = await top(url, "--once")
-    assert "no answer from far/2 (pid 9): their streams are not counted" in out
-    assert "only one process was asked: no database" in out
+    assert "no word from far/2 (pid 9) since 11:00:42Z: its streams are not counted" in out
+    assert "only the process that answered is counted: no database" in out
+
+
+async def test_the_age_of_the_oldest_figures_is_told() -> None:
+    at, before = "2026-11-21T11:01:02.000Z", "2026-11-21T11:00:58.400Z"
+    async with running(Script(answer(at=at, processes=[process(at, 0), process(before, 0, id="bb")]))) as url:
+        _, out, _ = await top(url, "--once")
+    assert out.splitlines()[1] == "largest lag 4  processes 2  figures up to 4s old"
+
+
+async def test_rates_are_of_the_time_between_two_reports_of_a_process_not_between_two_answers() -> None:
+    """The process that answers reports 100 events in each second; the other, 500 in the five between its two reports."""
+    answers = []
+    for second in range(60):
+        at, written = (f"2026-11-21T11:01:{number:02d}.000Z" for number in (second, second - second % 5))
+        others = process(written, (second - second % 5) * 100, id="bb")
+        answers.append(answer(at=at, processes=[process(at, second * 100), others]))
+    async with running(Script(*answers)) as url, on_terminal(url, "--interval", "0.2") as screen:
+        await until(lambda: b"11:01:07Z" in screen.shown, 60)
+        shown = re.findall(r"(\S+) events/s", screen.shown.decode())
+        assert set(shown) == {"100", "200"}
 
 
 async def test_json_is_the_servers_answer_and_a_line_each() -> None:

@@ -1,14 +1,23 @@
 """The client against a real server that follows a script."""
 
 import asyncio
+import gc
+import inspect
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from importlib import resources
 from typing import Any
 
 import orjson
 import pytest
 
 from feed.client import Backoff, FeedClient, Refused, StreamEvent, Unavailable, UnexpectedAnswer, Unusable, Written
+from tests.conftest import Running
+from tests.processes import ROOT
 from tests.server.scripted import Answer, Script, counts, frame, posted, problem, running
 
 START = frame(retry=2000) + frame(id="1.0")
@@ -215,12 +224,166 @@ async def test_what_is_no_feed_is_an_error(answer: Answer) -> None:
             await take(1, client_at(url))
 
 
+@pytest.mark.parametrize("status", [404, 405, 410, 501])
+async def test_an_answer_that_no_feed_gives_is_an_error_and_a_feeds_own_is_not(status: int) -> None:
+    script = Script(Answer(b"<html>", status, "text/html"), problem(status))
+    async with running(script) as url:
+        with pytest.raises(UnexpectedAnswer, match="Is this the address of a feed"):
+            await take(1, client_at(url))
+        async with client_at(url) as client:
+            with pytest.raises(Unavailable if status >= 500 else Refused):
+                await client.jobs()
+
+
+async def test_tls_to_a_plain_port_is_an_error_that_says_so() -> None:
+    async with running(Script()) as url:
+        with pytest.raises(UnexpectedAnswer, match=r"does not speak TLS\. .* write http://"):
+            await take(1, client_at(url.replace("http:", "https:")))
+
+
+async def test_what_does_not_speak_http_is_an_error_that_says_so() -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.9\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(UnexpectedAnswer, match="does not speak HTTP"):
+            await take(1, client_at(f"http://127.0.0.1:{port}"))
+
+
+async def test_a_posting_is_closed_by_its_id() -> None:
+    script = Script(Answer(b'{"id":7,"closed_at":"x"}', content_type="application/json"), problem(404))
+    async with running(script) as url, client_at(url) as client:
+        assert (await client.close(7))["id"] == 7
+        with pytest.raises(Refused) as refused:
+            await client.close(8)
+    assert refused.value.status == 404
+    assert [(r.method, r.path) for r in script.requests] == [("POST", "/v1/jobs/7/close"), ("POST", "/v1/jobs/8/close")]
+
+
 async def test_leaving_the_loop_closes_the_connection() -> None:
     script = Script(Answer(START + posted(1), then="silence"))
     async with running(script) as url, client_at(url) as client:
         async for _ in client.follow():
             break
         await script.left.wait()
+
+
+PROGRAM = """
+import asyncio, sys
+from feed.client import FeedClient
+
+async def main():
+    async with FeedClient(sys.argv[1], http2=sys.argv[2] == "True") as client:
+        async for event in client.follow():
+            print(event.kind, flush=True)
+            {then}
+
+asyncio.run(main())
+"""
+
+
+async def run_program(text: str, *arguments: str, interrupt: bool = False) -> tuple[int | None, str, str]:
+    """Run a program until it ends, or until Ctrl-C once it has printed a line; its exit code, stdout and stderr."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", text, *arguments, cwd=ROOT, stdout=PIPE, stderr=PIPE, start_new_session=True
+    )
+    try:
+        assert process.stdout
+        first = await process.stdout.readline()
+        if interrupt:
+            process.send_signal(signal.SIGINT)
+        out, err = await process.communicate()
+        return process.returncode, (first + out).decode(), err.decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+@pytest.mark.parametrize("http2", [False, True])
+@pytest.mark.parametrize(
+    ("then", "last"),
+    [
+        ("break", None),
+        ("return", None),
+        ("raise ValueError('enough')", "ValueError: enough"),
+        ("asyncio.current_task().cancel()", "asyncio.exceptions.CancelledError"),
+        ("pass", "KeyboardInterrupt"),
+    ],
+)
+async def test_a_loop_says_nothing_of_its_own_however_it_is_left(then: str, last: str | None, http2: bool) -> None:
+    script = Script(Answer(START + posted(1) + posted(2), then="silence"))
+    async with running(script) as url:
+        _, out, err = await run_program(PROGRAM.format(then=then), url, str(http2), interrupt=then == "pass")
+        if not http2:  # Hypercorn does not tell an application that an HTTP/2 connection is gone
+            await script.left.wait()
+    assert out.startswith("posted")
+    assert err.count("Traceback") <= 2  # Ctrl-C: the loop's cancellation, and then the interrupt
+    assert "asynchronous generator" not in err
+    assert "never retrieved" not in err
+    assert (err.splitlines() or [None])[-1] == last
+
+
+async def test_an_answer_that_is_no_feed_leaves_nothing_behind_either() -> None:
+    script = Script(Answer(START + posted(1) + b"event: posted\ndata: [1]\n\n" + posted(2), then="silence"))
+    async with running(script) as url:
+        _, out, err = await run_program(PROGRAM.format(then="pass"), url, "False")
+    assert out == "posted\n"
+    assert err.count("Traceback") == 1
+    assert err.splitlines()[-1].startswith("feed.client.errors.UnexpectedAnswer")
+
+
+async def test_an_event_that_was_not_waited_for_is_not_lost() -> None:
+    script = Script(Answer(START, then="silence"))
+    async with running(script) as url, client_at(url, watchdog=0.1) as client:
+        async with aclosing(client.follow()) as stream:
+            waiting = asyncio.ensure_future(anext(stream))
+            await script.asked.wait()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            script.add(Answer(posted(1) + posted(2), then="silence"))
+            assert [(await anext(stream)).position, (await anext(stream)).position] == [1, 2]
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+@pytest.mark.parametrize("http2", [False, True])
+async def test_nothing_is_left_to_close_when_closing_has_returned(http2: bool) -> None:
+    script = Script(Answer(START + posted(1), then="silence"))
+    async with running(script) as url, client_at(url, http2=http2) as client:
+        async with aclosing(client.follow()) as stream:
+            await anext(stream)
+        left = [one for one in gc.get_objects() if inspect.isasyncgen(one) and "httpcore" in one.ag_code.co_filename]
+        assert left == []
+
+
+async def test_leaving_the_client_closes_the_streams_that_are_still_held() -> None:
+    script = Script(Answer(START + posted(1), then="silence"))
+    async with running(script) as url:
+        async with client_at(url) as client:
+            stream = client.follow()
+            await anext(stream)
+        await script.left.wait()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+def test_type_checkers_are_told_that_the_package_has_types() -> None:
+    assert resources.files("feed").joinpath("py.typed").is_file()
+
+
+async def test_the_program_in_the_readme_runs_as_it_stands(server: Running) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert program.count("http://127.0.0.1:8000") == 1
+    async with client_at(server.url) as client:
+        job = {"title": "Baker", "company": "Acme", "url": "https://acme.example/42", "location": "Berlin, Germany"}
+        await client.post(job)
+    _, out, err = await run_program(program.replace("http://127.0.0.1:8000", server.url), interrupt=True)
+    assert out == "posted Baker\n"
+    assert err.splitlines()[-1] == "KeyboardInterrupt"
+    assert "asynchronous generator" not in err
 
 
 async def test_one_client_follows_several_streams_at_once() -> None:

@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.cluster import Cluster
+from tests.cluster import Cluster, start_again
 from tests.conftest import make_settings, run_server
 from tests.reader import reading
 from tests.server.test_stream import INSERT
@@ -23,19 +23,6 @@ def own_cluster() -> Iterator[Cluster]:
         yield made
     finally:
         made.remove()
-
-
-async def start(cluster: Cluster) -> None:
-    """Start it, again and again while what was killed is still on its way out."""
-
-    async def started() -> bool:
-        try:
-            await asyncio.to_thread(cluster.start)
-        except RuntimeError:
-            return False
-        return True
-
-    await until(started, 60)
 
 
 async def insert(cluster: Cluster, title: str) -> None:
@@ -86,7 +73,7 @@ async def test_the_service_starts_without_its_database_and_works_when_it_comes(o
             assert answer.headers["retry-after"]
             assert answer.json()["status"] == 503
 
-        await start(own_cluster)
+        await start_again(own_cluster)
         assert (await readiness(client, 200))["database"] == "ok"
         async with reading(running.url) as reader:
             await reader.until("synced")
@@ -96,7 +83,7 @@ async def test_the_service_starts_without_its_database_and_works_when_it_comes(o
 
 @pytest.mark.parametrize("end", ["fast", "immediate", "kill"])
 async def test_a_restart_of_the_database_loses_nothing_and_ends_no_stream(own_cluster: Cluster, end: str) -> None:
-    await start(own_cluster)
+    await start_again(own_cluster)
     settings = make_settings(own_cluster.dsn(), heartbeat=0.5, ring_events=3, history_page=2, log_level="error")
     async with (
         run_server(settings) as running,
@@ -117,7 +104,7 @@ async def test_a_restart_of_the_database_loses_nothing_and_ends_no_stream(own_cl
         # Who comes now wants what is not in memory: the stream waits for it, and says that it lives.
         late = await stack.enter_async_context(reading(running.url, "?last_event_id=0"))
         assert (await late.until("heartbeat"))[-1].position == 0
-        await start(own_cluster)
+        await start_again(own_cluster)
         for n in range(5):
             await insert(own_cluster, f"after {n}")
         await readiness(client, 200)
@@ -131,7 +118,7 @@ async def test_a_restart_of_the_database_loses_nothing_and_ends_no_stream(own_cl
 
 
 async def test_connections_that_the_server_ends_are_made_anew(own_cluster: Cluster) -> None:
-    await start(own_cluster)
+    await start_again(own_cluster)
     async with (
         run_server(make_settings(own_cluster.dsn(), log_level="error")) as running,
         reading(running.url) as reader,

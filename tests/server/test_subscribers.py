@@ -12,8 +12,9 @@ import pytest
 
 from feed.access.grant import Scope
 from feed.access.key import new_key
+from feed.database import presence
 from feed.database.access import AccessStore
-from feed.fanout import stream_report as roll
+from feed.fanout import stream_report
 from feed.settings.settings import Settings
 from tests.cluster import Cluster
 from tests.conftest import Running, make_settings, run_server
@@ -24,6 +25,12 @@ from tests.server.test_stream import INSERT
 from tests.waiting import until
 
 PATH = "/v1/subscribers"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that are tasks of the test write often; workers, which are processes of their own, do not."""
+    monkeypatch.setattr(presence, "WRITE_INTERVAL", 0.1)
 
 
 async def asked(
@@ -96,7 +103,7 @@ async def test_streams_of_every_process_are_listed_by_every_process(
 async def test_the_oldest_come_first_and_no_more_than_asked_for(
     server: Running, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(roll, "_SLICE", at_once)
+    monkeypatch.setattr(stream_report, "_SLICE", at_once)
     async with AsyncExitStack() as stack:
         for _ in range(3):
             await synced(stack, server.url)
@@ -124,14 +131,35 @@ async def test_a_stream_of_another_process_is_ended_there(settings: Settings) ->
         assert (response.status_code, response.json()) == (202, {"id": id, "ended": False})
         last = (await reader.rest())[-1]
         assert (last.event, last.data["reason"]) == ("goodbye", "kicked")
-
-        async def gone() -> bool:
-            return (await asked(one.url, "DELETE", f"{PATH}/{id}")).status_code == 404
-
-        await until(gone, 60)
+        await listed(one.url, 0)
+        assert (await asked(two.url, "DELETE", f"{PATH}/{id}")).status_code == 404
 
 
-async def test_after_the_database_was_away_everybody_is_asked_again() -> None:
+async def test_what_one_process_reports_of_another_is_as_old_as_it_says(settings: Settings) -> None:
+    async with run_server(settings) as one, run_server(settings) as two, AsyncExitStack() as stack:
+        await synced(stack, two.url)
+        body = await listed(one.url, 1)
+        ours, theirs = body["processes"]
+        assert (ours["id"], theirs["id"]) == (one.service.hub.process, two.service.hub.process)
+        assert theirs["seen_at"] <= ours["seen_at"] <= body["at"]
+        assert ours["started_at"] < theirs["started_at"] < theirs["seen_at"]
+
+
+async def test_of_another_process_the_first_streams_of_each_order_are_listed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "REPORTED_STREAMS", 1)
+    async with run_server(settings) as one, run_server(settings) as two, AsyncExitStack() as stack:
+        for _ in range(5):
+            await synced(stack, two.url)
+        assert len((await listed(two.url, 5))["subscribers"]) == 5
+        body = await listed(one.url, 5, sort="age")
+        assert body["subscribers"][0]["id"] == f"{two.service.hub.process}-1"
+        assert 1 <= len(body["subscribers"]) <= 4  # one of each order
+        assert body["protocols"] == {"HTTP/1.1": 5}
+
+
+async def test_after_the_database_was_away_everybody_is_listed_again() -> None:
     cluster = Cluster()
     await asyncio.to_thread(lambda: cluster.create().start())
     try:
@@ -143,6 +171,7 @@ async def test_after_the_database_was_away_everybody_is_asked_again() -> None:
             body = (await asked(one.url)).json()
             assert (body["streams"], len(body["processes"])) == (0, 1)
             assert "database" in body["fault"]
+            assert "database" in (await listed(two.url, 1))["fault"]  # and it lists its own stream
             await asyncio.to_thread(cluster.start)
             assert (await listed(one.url, 1))["fault"] is None
     finally:

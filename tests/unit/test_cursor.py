@@ -15,7 +15,8 @@ from feed.model.cursor import Cursor, parse_cursor
         (" 1.7 ", Cursor(7, 1)),
         ("007", Cursor(7)),
         ("9223372036854775807", Cursor(2**63 - 1)),
-        ("9999999999.9223372036854775807", Cursor(2**63 - 1, 9999999999)),
+        ("217390123456.42", Cursor(42, 217390123456)),
+        ("999999999999999.9223372036854775807", Cursor(2**63 - 1, 999999999999999)),
     ],
 )
 def test_an_id_and_a_bare_position_are_cursors(text: str, cursor: Cursor) -> None:
@@ -27,7 +28,7 @@ def test_an_id_and_a_bare_position_are_cursors(text: str, cursor: Cursor) -> Non
     [
         "", " ", ".", "1.", ".1", "1.2.3", "-1", "+1", "1e3", "0x1", "1_000", "a", "1.a", "1 2", "1\n2", "٣", "１",
         "1.-2", "null",
-        "9223372036854775808", "99999999999.1", "1" * 20, "1" * 100_000, "1." + "0" * 20,
+        "9223372036854775808", "1000000000000000.1", "1" * 20, "1" * 100_000, "1." + "0" * 20,
     ],
 )  # fmt: skip
 def test_anything_else_is_none(text: str) -> None:

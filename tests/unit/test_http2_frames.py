@@ -9,7 +9,6 @@ from h2.exceptions import ProtocolError
 from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, PingFrame, SettingsFrame, WindowUpdateFrame
 
 from feed.hypercorn_adapter.http2_frames import BURST, RATION, Limited, limit
-from feed.limits.token_bucket import Bucket
 from tests.h2client import PREFACE
 
 PING = PingFrame(opaque_data=b"anybody?").serialize()
@@ -85,14 +84,3 @@ def test_a_head_is_refused_before_it_is_whole() -> None:
     with pytest.raises(ProtocolError):
         other.receive_some(HeadersFrame(1, b"x" * 1_100).serialize())
     assert ended_with(other) == ErrorCodes.ENHANCE_YOUR_CALM
-
-
-def test_a_bucket_holds_so_many_and_fills_with_time() -> None:
-    now = 0.0
-    bucket = Bucket(3, 2, lambda: now)
-    assert [bucket.take() for _ in range(5)] == [True, True, True, False, False]
-    now = 0.5
-    assert [bucket.take() for _ in range(2)] == [True, False]
-    now = 100
-    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
-    assert [Bucket(1, 1, lambda: now).take(0.25) for _ in range(3)] == [True] * 3

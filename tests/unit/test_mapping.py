@@ -157,9 +157,9 @@ def test_where_keeps_the_records_in_which_all_of_it_holds(where: str, record: di
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ('[posting]\ntitel = "a"', "posting.titel: unknown; did you mean title"),
-        ('[postings]\ntitle = "a"', "postings: unknown; did you mean posting"),
-        ('[posting]\ntitle = "a"\ncompany = "b"', "posting.url: missing"),
+        ('[posting]\ntitel = "a"', "posting.titel: is unknown; did you mean title"),
+        ('[postings]\ntitle = "a"', "postings: is unknown; did you mean posting"),
+        ('[posting]\ntitle = "a"\ncompany = "b"', "posting.url: is missing"),
         ("[posting\n", "line 1"),
         ('posting = "a"', "posting: must be a table"),
     ],
@@ -173,20 +173,20 @@ def test_a_wrong_file_is_refused_with_the_key(text: str, complaint: str) -> None
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ('location = { form = "a" }', "posting.location.form: unknown; did you mean from"),
+        ('location = { form = "a" }', "posting.location.form: is unknown; did you mean from"),
         ('location = { default = "a" }', "posting.location: needs from"),
-        ('location = { value = "a", as = "lower" }', "posting.location.as: unknown"),
+        ('location = { value = "a", as = "lower" }', "posting.location.as: is unknown"),
         ("location = 3", "posting.location: must be a path"),
-        ('location = "a..b"', "posting.location: 'a..b' is no path"),
-        ('location = ".a"', "is no path"),
-        ('location = "a[x]"', "is no path"),
-        ('location = ""', "is no path"),
+        ('location = "a..b"', "posting.location: 'a..b' is not a path"),
+        ('location = ".a"', "is not a path"),
+        ('location = "a[x]"', "is not a path"),
+        ('location = ""', "is not a path"),
         ('location = { from = ["a"] }', "posting.location.from: must be a path"),
-        ('location = { from = "a", as = "upper" }', "posting.location.as: 'upper' is unknown; known: lower"),
+        ('location = { from = "a", as = "upper" }', "posting.location.as: 'upper' is unknown; use one of: lower"),
         ('location = { from = "a", as = ["lower"] }', "posting.location.as"),
         ('location = { from = "a", join = 1 }', "posting.location.join: must be a text"),
         ('location = { from = "a", first = "yes" }', "posting.location.first: must be true or false"),
-        ('location = { from = "a", join = ";", first = true }', "exclude each other"),
+        ('location = { from = "a", join = ";", first = true }', "give join or first, not both"),
         ('location = { from = "a", values = ["a"] }', "posting.location.values: must be a table"),
         ('location = { from = "a", values = { b = [] } }', "posting.location.values.b: must be a text"),
         ('location = { from = "a", default = 2020-01-01 }', "posting.location.default: must be a text"),
@@ -218,7 +218,7 @@ LISTING = {
     ("listing", "expected"),
     [
         ({}, {"location": "Berlin, Germany; Paris, France"}),
-        ({"active": False, "is_visible": False, "source": "someone"}, {"location": "Berlin, Germany; Paris, France"}),
+        ({"source": "someone"}, {"location": "Berlin, Germany; Paris, France"}),
         ({"locations": ["Remote in USA"]}, {"location": "Remote in USA", "workplace": "remote"}),
         ({"locations": ["NYC", "Remote in UK"]}, {"location": "NYC; Remote in UK", "workplace": "remote"}),
         ({"locations": []}, {}),
@@ -241,3 +241,9 @@ def test_the_shipped_example_maps_listings(listing: dict[str, Any], expected: di
         "posted_at": "2024-05-01T23:18:54Z",
         **expected,
     }
+
+
+@pytest.mark.parametrize("listing", [{"active": False}, {"is_visible": False}])
+def test_the_shipped_example_leaves_out_what_is_not_open(listing: dict[str, Any]) -> None:
+    simplify = RecordMap.parse((files("feed") / "examples" / "simplify.toml").read_text("utf-8"))
+    assert simplify.apply({**LISTING, **listing}) is None

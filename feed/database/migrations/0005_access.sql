@@ -1,4 +1,4 @@
--- Who may do what, and what every process must hear of: keys, tickets, revocations, and the canary.
+-- Access: keys, tickets, and the revocations that every process must hear of.
 
 -- A key's secret is 190 random bits: one round of SHA-256 keeps it, since there is nothing to guess.
 CREATE TABLE api_key (
@@ -44,11 +44,3 @@ CREATE TABLE secret (
     replace(gen_random_uuid()::text || gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'))
 );
 INSERT INTO secret DEFAULT VALUES;
-
--- An event that no subscriber is sent: it takes the whole way, and tells how long that takes.
-CREATE FUNCTION canary() RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
-BEGIN
-  INSERT INTO inbox (kind, job) VALUES ('canary', '{}');
-  PERFORM ring();
-END $$;
-REVOKE ALL ON FUNCTION canary() FROM PUBLIC;

@@ -1,4 +1,8 @@
--- The postings. Any client may write here with plain SQL; the trigger of 0003 does the rest.
+-- The files of this folder follow an event on its way: a posting is written (0001), captured into the inbox (0002), and
+-- sequenced into the log (0003). Each file runs once, in a transaction of its own, with `search_path` set to the feed's
+-- schema; functions pin that path with SET search_path FROM CURRENT.
+
+-- The postings. Any client may write here with plain SQL; the triggers of 0002_capture.sql make the events.
 CREATE TABLE job (
   id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   source          text NOT NULL DEFAULT 'sql' CHECK (length(source) BETWEEN 1 AND 200),
@@ -31,7 +35,9 @@ CREATE TABLE job (
 CREATE INDEX job_open ON job (id) WHERE closed_at IS NULL;
 CREATE INDEX job_expiry ON job (valid_through) WHERE closed_at IS NULL AND valid_through IS NOT NULL;
 
--- A change of content makes the next version; a write that changes nothing leaves version and time alone.
+-- A change of content makes the next version; a write that changes nothing leaves version and time alone. Triggers fire in
+-- the order of their names' bytes, and this one has to see what the others made of the row, so its name is one that sorts
+-- behind any other in ASCII.
 CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   NEW.version := OLD.version;
@@ -42,4 +48,4 @@ BEGIN
   END IF;
   RETURN NEW;
 END $$;
-CREATE TRIGGER stamp BEFORE UPDATE ON job FOR EACH ROW EXECUTE FUNCTION stamp();
+CREATE TRIGGER "~feed_stamp" BEFORE UPDATE ON job FOR EACH ROW EXECUTE FUNCTION stamp();

@@ -32,7 +32,7 @@ class Record:
     fault: str = ""
 
 
-class Records:
+class RecordReader:
     """The records in an open file or pipe, by its descriptor; to be iterated once.
 
     None stands between them when a pipe has nothing more for the moment. `done` of `total` is how far the
@@ -56,7 +56,7 @@ class Records:
     async def __aiter__(self) -> AsyncIterator[Record | None]:
         opening = await self._opening()
         if opening and opening[:1] not in b"[{":
-            raise UnreadableInput("neither JSON nor NDJSON: the first character must be [ or {")
+            raise UnreadableInput("the input is neither JSON nor NDJSON: its first character must be [ or {")
         if opening.startswith(b"[") or _is_cut_short(opening):
             records = await self._document()
             if records is not None:
@@ -95,7 +95,7 @@ class Records:
         except orjson.JSONDecodeError as error:
             if self._buffer.lstrip().startswith(b"{"):
                 return None
-            raise UnreadableInput(f"not JSON: {error}") from error
+            raise UnreadableInput(f"the input is not valid JSON: {error}") from error
         self._buffer.clear()
         return document if isinstance(document, list) else [document]
 
@@ -159,12 +159,12 @@ def _is_cut_short(text: bytes) -> bool:
 
 def _parse(place: str, line: bytes) -> Record:
     if len(line) > _LONGEST_LINE:
-        return Record(place, None, f"longer than {_LONGEST_LINE >> 20} MiB")
+        return Record(place, None, f"is longer than {_LONGEST_LINE >> 20} MiB")
     try:
         return _record(place, orjson.loads(line))
     except orjson.JSONDecodeError as error:
-        return Record(place, None, f"not JSON: {error}")
+        return Record(place, None, f"is not valid JSON: {error}")
 
 
 def _record(place: str, value: object) -> Record:
-    return Record(place, value) if isinstance(value, dict) else Record(place, None, "not a JSON object")
+    return Record(place, value) if isinstance(value, dict) else Record(place, None, "is not a JSON object")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from feed.cli import records
-from feed.cli.records import Record, Records, UnreadableInput
+from feed.cli import record_reader
+from feed.cli.record_reader import Record, RecordReader, UnreadableInput
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 async def read(path: Path, text: str | bytes) -> list[Record]:
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     with path.open("rb", 0) as file:
-        return [record async for record in Records(file.fileno()) if record]
+        return [record async for record in RecordReader(file.fileno()) if record]
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ async def test_a_broken_first_line_does_not_hide_the_others(path: Path, first: s
 
 
 async def test_items_of_an_array_that_are_no_objects_are_named(path: Path) -> None:
-    assert [record.fault for record in await read(path, '[1, {"a":2}]')] == ["not a JSON object", ""]
+    assert [record.fault for record in await read(path, '[1, {"a":2}]')] == ["is not a JSON object", ""]
 
 
 @pytest.mark.parametrize("text", ["<html>", "[{]", "title,company\n1,2\n", b"\xff\xfe{"])
@@ -72,8 +72,8 @@ async def test_an_empty_input_has_no_records(path: Path) -> None:
 
 
 async def test_a_line_that_is_too_long_is_named_and_let_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_LONGEST_LINE", 100)
-    monkeypatch.setattr(records, "_CHUNK", 64)
+    monkeypatch.setattr(record_reader, "_LONGEST_LINE", 100)
+    monkeypatch.setattr(record_reader, "_CHUNK", 64)
     found = await read(path, '{"a":1}\n{"a":"' + "x" * 5000 + '"}\n{"a":3}\n')
     assert [(record.place, bool(record.fault)) for record in found] == [
         ("line 1", False),
@@ -83,7 +83,7 @@ async def test_a_line_that_is_too_long_is_named_and_let_go(path: Path, monkeypat
 
 
 async def test_lines_are_whole_however_the_chunks_fall(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_CHUNK", 3)
+    monkeypatch.setattr(record_reader, "_CHUNK", 3)
     found = await read(path, "".join(f'{{"a":{n}}}\n' for n in range(50)))
     assert [record.value for record in found] == [{"a": n} for n in range(50)]
 
@@ -91,7 +91,7 @@ async def test_lines_are_whole_however_the_chunks_fall(path: Path, monkeypatch: 
 async def test_a_pipe_that_pauses_says_so_once_and_goes_on(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     os.write(writing, b'{"a":1}\n{"a":')
-    found = aiter(Records(reading))
+    found = aiter(RecordReader(reading))
     assert await anext(found) == Record("line 1", {"a": 1})
     assert await anext(found) is None
     following = asyncio.ensure_future(anext(found))
@@ -104,6 +104,6 @@ async def test_a_pipe_that_pauses_says_so_once_and_goes_on(pipe: tuple[int, int]
 async def test_reading_a_file_shows_how_far_it_is(path: Path) -> None:
     path.write_text('{"a":1}\n{"a":2}\n')
     with path.open("rb", 0) as file:
-        reader = Records(file.fileno())
+        reader = RecordReader(file.fileno())
         done = [reader.done async for _ in reader]
     assert (done, reader.total) == ([8, 16], 16)

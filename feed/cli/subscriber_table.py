@@ -1,4 +1,4 @@
-"""The roster: what a server says of its subscribers, as a head line and a table for the terminal."""
+"""What a server says of its subscribers, as lines of sums and a table for the terminal."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -8,26 +8,32 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from feed.cli.terminal import clean
+from feed.cli.messages import clean
 
 _LAGGING = 1_000
 """Positions behind the head from which a stream stands out."""
 
 
-class Roster:
-    """Keeps the last two answers: rates are differences."""
+class SubscriberTable:
+    """Renders the last answer of a server, with the rates since the figures of each process before."""
 
     def __init__(self, url: str, sort: str) -> None:
         self.fault: str | None = None
-        """Why the newest answer is not new."""
+        """Why the server gave no newer answer."""
         self._url = url
         self._sort = sort
         self._now: Mapping[str, Any] = {}
-        self._before: Mapping[str, Any] = {}
+        self._figures: dict[str, list[Mapping[str, Any]]] = {}  # by process: the newest, after those before where known
 
     def update(self, answer: Mapping[str, Any]) -> None:
-        """Take in the server's next answer."""
-        self._before, self._now, self.fault = self._now, answer, None
+        """Take in the server's next answer. A process that has written nothing new keeps its rates."""
+        self._now, self.fault = answer, None
+        figures = {}
+        for process in answer["processes"]:
+            known = self._figures.get(process["id"], [])
+            newer = not known or _instant(process["seen_at"]) > _instant(known[-1]["seen_at"])
+            figures[process["id"]] = [*known[-1:], process] if newer else known
+        self._figures = figures
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from self._head()
@@ -43,27 +49,35 @@ class Roster:
         )  # fmt: skip
         rates = self._rates()
         moved = "" if rates is None else f"{rates[0]:,.0f} events/s  {_bytes(rates[1])}/s  "
-        lines = [first, Text(f"{moved}largest lag {now['lag']:,}  processes {len(now['processes'])}")]
-        if now["missing"]:
-            names = ", ".join(_place(process, pid=True) for process in now["missing"])
-            lines.append(Text(f"no answer from {names}: their streams are not counted", "bold red"))
+        lines = [first, Text(f"{moved}largest lag {now['lag']:,}  processes {len(now['processes'])}{self._oldest()}")]
+        for process in now["missing"]:
+            since = f"{process['seen_at'][11:19]}Z"
+            lines.append(
+                Text(f"no word from {_place(process, pid=True)} since {since}: its streams are not counted", "bold red")
+            )
         if now.get("fault"):
-            lines.append(Text(f"only one process was asked: {clean(now['fault'])}", "bold red"))
+            lines.append(Text(f"only the process that answered is counted: {clean(now['fault'])}", "bold red"))
         if self.fault is not None:
             lines.append(Text(f"as of {now['at'][11:19]}Z: {clean(self.fault)}", "bold red"))
         return lines
 
+    def _oldest(self) -> str:
+        """Say how old the oldest figures are, where one can tell."""
+        at = _instant(self._now["at"])
+        age = max((at - _instant(process["seen_at"]) for process in self._now["processes"]), default=timedelta())
+        return f"  figures up to {_age(age)} old" if age >= timedelta(seconds=1) else ""
+
     def _rates(self) -> tuple[float, float] | None:
-        """Events and bytes a second, over the processes that were there both times."""
-        if not self._before:
+        """Return events and bytes a second, summed over the processes whose figures are known of two instants."""
+        pairs = [figures for figures in self._figures.values() if len(figures) == 2]
+        if not pairs:
             return None
-        seconds = (_instant(self._now["at"]) - _instant(self._before["at"])).total_seconds()
-        before = {process["id"]: process for process in self._before["processes"]}
-        both = [(process, before[process["id"]]) for process in self._now["processes"] if process["id"] in before]
-        if seconds <= 0 or not both:
-            return None
-        events, octets = (sum(new[name] - old[name] for new, old in both) for name in ("events", "bytes"))
-        return max(0.0, events / seconds), max(0.0, octets / seconds)
+        events = octets = 0.0
+        for old, new in pairs:
+            seconds = (_instant(new["seen_at"]) - _instant(old["seen_at"])).total_seconds()
+            events += max(0, new["events"] - old["events"]) / seconds
+            octets += max(0, new["bytes"] - old["bytes"]) / seconds
+        return events, octets
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold", expand=False)

@@ -1,4 +1,4 @@
-"""Events as lines for a reader: time, mark, title, company, place, pay."""
+"""Events as lines for a reader: time, mark, title, company, place, pay; without a terminal also the date and the URL."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from feed.cli.terminal import clean
+from feed.cli.messages import clean
 from feed.client.event import StreamEvent
 
 # What can stand in a link without ending it or steering the terminal.
@@ -25,7 +25,7 @@ class Stdout(Console):
         raise BrokenPipeError
 
 
-class Lines:
+class EventLines:
     """Prints postings to `console`: hanging, coloured columns on a terminal, else one plain line each."""
 
     def __init__(self, console: Console, now: Callable[[], datetime] = datetime.now) -> None:
@@ -35,9 +35,12 @@ class Lines:
     def show(self, event: StreamEvent) -> None:
         """Print the posting that `event` carries; raises BrokenPipeError when nobody reads on."""
         mark, style = _MARKS[event.kind]
-        at = self._time(event.data.get("updated_at"))
-        if not self._console.is_terminal:
+        plain = not self._console.is_terminal
+        at = self._time(event.data.get("updated_at"), dated=plain)
+        if plain:
             text = self._text(event)
+            if url := clean(str(event.data.get("url") or "")):
+                text.append(f" · {url}")  # which is a link behind the title on a terminal
             self._console.print(Text(f"{at} {mark} ").append_text(text), soft_wrap=True)
             return
         line = Table.grid(padding=(0, 1))
@@ -63,13 +66,13 @@ class Lines:
         ]
         return Text(" · ").join(parts)
 
-    def _time(self, text: object) -> str:
-        """Return an RFC 3339 time in the local zone, with its date unless that is today."""
+    def _time(self, text: object, *, dated: bool) -> str:
+        """Return an RFC 3339 time in the local zone, with its date if `dated` or if that is not today."""
         try:
             at = datetime.fromisoformat(str(text)).astimezone()
         except ValueError:
-            return "--:--:--"
-        return f"{at:%H:%M:%S}" if at.date() == self._now().date() else f"{at:%Y-%m-%d %H:%M:%S}"
+            return "---------- --:--:--" if dated else "--:--:--"
+        return f"{at:%Y-%m-%d %H:%M:%S}" if dated or at.date() != self._now().date() else f"{at:%H:%M:%S}"
 
 
 def pay(job: dict[str, Any]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from feed.cli.lines import Lines, pay
-from feed.cli.terminal import clean
+from feed.cli.event_lines import EventLines, pay
+from feed.cli.messages import clean
 from feed.client import StreamEvent
 
 
@@ -17,7 +17,7 @@ def shown(terminal: bool, kind: str = "posted", width: int = 60, **fields: Any) 
     out = StringIO()
     console = Console(file=out, force_terminal=terminal, width=width, color_system="standard" if terminal else None)
     job = {"title": "Engineer", "company": "Acme", "updated_at": "2026-11-21T09:30:00Z", **fields}
-    Lines(console, now=lambda: datetime(2026, 11, 21, tzinfo=UTC)).show(StreamEvent("1.1", kind, job))
+    EventLines(console, now=lambda: datetime(2026, 11, 21, tzinfo=UTC)).show(StreamEvent("1.1", kind, job))
     return out.getvalue()
 
 
@@ -26,6 +26,12 @@ def test_a_pipe_gets_one_plain_line_however_long() -> None:
     assert line.count("\n") == 1
     assert line.endswith(" · Acme · Berlin · 70,000 EUR\n")
     assert "\x1b" not in line
+
+
+def test_a_line_in_a_pipe_has_the_date_and_the_url() -> None:
+    line = shown(False, url="https://a.example/1?x=ü")
+    assert re.fullmatch(r"2026-11-21 \d\d:\d\d:00 \+ Engineer · Acme · https://a.example/1\?x=ü\n", line)
+    assert shown(False, updated_at=None).startswith("---------- --:--:-- + Engineer")
 
 
 def test_a_terminal_gets_columns_that_hang() -> None:
