@@ -36,6 +36,8 @@ from feed.fanout.history import History
 from feed.fanout.hub import Hub
 from feed.fanout.replay_blocks import ReplayBlocks
 from feed.fanout.sources import StreamSources
+from feed.fanout.replay_blocks import ReplayBlocks
+from feed.fanout.sources import StreamSources
 from feed.fanout.stream_report import StreamReporter
 from feed.fanout.streams import Streams
 from feed.http import health, jobs, openapi, page, probe, problems, sessions, stream, subscribers

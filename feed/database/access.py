@@ -1,6 +1,7 @@
 """The access store: keys, tickets, revocations and the secret of sessions, in Postgres."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -10,7 +11,7 @@ from feed.access.grant import Scope
 from feed.access.key import Key
 from feed.access.keys import KeyRecord
 from feed.access.revocations import Revocation
-from feed.access.tickets import Redeemed
+from feed.access.tickets import TicketRecord, Use
 from feed.database.connect import translated
 from feed.errors import Fault, Invalid, NotFound
 
@@ -21,16 +22,21 @@ _KEY = (
     "FROM api_key k"
 )
 
-# The first use, in one statement: of two who come at the same time one gets it.
+_TICKET = """
+SELECT t.holder, t.filter, extract(epoch FROM t.resume_until)::float8 AS resume_until, t.address, t.position
+  FROM ticket t WHERE t.digest = $1 AND coalesce(t.resume_until, t.expires_at) > clock_timestamp()
+"""
+# One statement decides which of two clients that come at the same time uses the ticket.
 _REDEEM = """
 UPDATE ticket t SET redeemed_at = clock_timestamp(), address = $2, position = $3,
        resume_until = clock_timestamp() + make_interval(secs => $4)
  WHERE t.digest = $1 AND t.redeemed_at IS NULL AND t.expires_at > clock_timestamp()
-RETURNING t.holder, t.filter, extract(epoch FROM t.resume_until)::float8 AS resume_until, t.address, t.position
+RETURNING t.redeemed_at
 """
-_RESUME = """
-SELECT t.holder, t.filter, extract(epoch FROM t.resume_until)::float8 AS resume_until, t.address, t.position
-  FROM ticket t WHERE t.digest = $1 AND t.resume_until > clock_timestamp()
+_GIVE_BACK = """
+UPDATE ticket t SET redeemed_at = NULL, address = NULL, position = NULL, resume_until = NULL,
+       expires_at = greatest(t.expires_at, clock_timestamp() + make_interval(secs => $3))
+ WHERE t.digest = $1 AND t.redeemed_at IS NOT DISTINCT FROM $2::timestamptz
 """
 
 
@@ -126,17 +132,26 @@ class AccessStore:
                 digest, orjson.dumps(holder).decode(), wanted, age,
             )  # fmt: skip
 
-    async def redeem(self, digest: bytes, address: str, position: int, resume: float) -> Redeemed | None:
-        """Use a ticket for the first time, or read what the first use left; None where it is not known or too old."""
+    async def ticket(self, digest: bytes) -> TicketRecord | None:
+        """Return a ticket that may still be used, or whose stream may still come back; None for any other."""
         with translated():
-            row = await self._pool.fetchrow(_REDEEM, digest, address, position, resume)
-            first = row is not None
-            if row is None:
-                row = await self._pool.fetchrow(_RESUME, digest)
+            row = await self._pool.fetchrow(_TICKET, digest)
         if row is None:
             return None
-        holder = orjson.loads(row["holder"])
-        return Redeemed(holder, row["filter"], row["resume_until"], row["address"], row["position"], first)
+        used = row["resume_until"] is not None
+        use = Use(row["resume_until"], row["address"], row["position"]) if used else None
+        return TicketRecord(orjson.loads(row["holder"]), row["filter"], use)
+
+    async def redeem(self, digest: bytes, address: str, position: int, resume: float) -> datetime | None:
+        """Use a ticket for the first time and return when that was; None if it was used before, or is too old."""
+        with translated():
+            redeemed_at: datetime | None = await self._pool.fetchval(_REDEEM, digest, address, position, resume)
+        return redeemed_at
+
+    async def give_back(self, digest: bytes, redeemed_at: datetime | None, age: float) -> None:
+        """Make a ticket good for a first use within `age` seconds, unless it was used by another than `redeemed_at`."""
+        with translated():
+            await self._pool.execute(_GIVE_BACK, digest, redeemed_at, age)
 
     async def secret(self) -> bytes:
         """What signs sessions."""

@@ -63,6 +63,11 @@ class Stream:
         return self._member.position
 
     @property
+    def opened(self) -> bool:
+        """Whether it has begun: its position is known, and its first frame was made."""
+        return self._opened
+
+    @property
     def events(self) -> int:
         """Events handed over so far."""
         return self._member.events + self._replay.replayed

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import structlog
 
+from feed.access.caller import Caller
 from feed.access.grant import Grant
 from feed.access.revocations import Revocation
 from feed.fanout.ending import Ended, Goodbye
@@ -48,7 +49,7 @@ class Streams:
     @contextmanager
     def holding(self, stream: Stream) -> Iterator[None]:
         """Count `stream` as open while the context lasts. A stream that may not be opened now is told to end at once."""
-        refused = self._ended(stream) or self._refusal(stream)
+        refused = self._ended(stream) or self.refusal_of(stream.caller)
         if refused is not None:
             stream.end(refused)
         if stream.leaving:
@@ -109,8 +110,8 @@ class Streams:
             return Goodbye.FULL
         return None if self._hub.ready else Goodbye.UNAVAILABLE
 
-    def _refusal(self, stream: Stream) -> Goodbye | None:
-        caller = stream.caller
+    def refusal_of(self, caller: Caller) -> Goodbye | None:
+        """Return why one caller can open no stream now, or None if it can."""
         most = caller.grant.max_streams
         if (caller.bucket and self._of_address[caller.bucket] >= self._settings.per_address) or (
             most is not None and self._of_grant[caller.grant.name] >= most

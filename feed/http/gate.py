@@ -1,7 +1,10 @@
 """The gate: every request passes here and learns who it is from, or is refused."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
 
+import structlog
 from starlette.requests import HTTPConnection
 
 from feed.access.caller import Caller
@@ -11,19 +14,29 @@ from feed.access.keys import Keys
 from feed.access.revocations import Revocations
 from feed.access.secret import Secret
 from feed.access.sessions import COOKIE, open_session, read_session
-from feed.access.tickets import Tickets
+from feed.access.tickets import Admission, Tickets
 from feed.access.tokens import Tokens
-from feed.errors import Forbidden, TooMany, Unauthorized
+from feed.errors import DatabaseUnavailable, Forbidden, TooMany, Unauthorized
 from feed.http.address import Origin, bucket_of, is_within, origin_of
 from feed.limits.rates import Limit, Rates
 from feed.model.cursor import Cursor
 from feed.observability.metrics import Metrics
 from feed.settings.settings import Settings, is_loopback
 
+log = structlog.get_logger(__name__)
+
 _HOW = (
     "send `Authorization: Bearer <key or token>`; a browser signs in with POST /v1/session, or opens a stream with a ticket "
     "of POST /v1/tickets"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """A caller that wants to open a stream, with its ticket if it has one."""
+
+    caller: Caller
+    ticket: Admission | None = None
 
 
 class Gate:
@@ -55,28 +68,51 @@ class Gate:
             self._limit("write", caller.who)
         return caller
 
-    async def admit_stream(
-        self, request: HTTPConnection, ticket: str | None, cursor: Cursor | None, began: int
-    ) -> Caller:
-        """The same for a stream, which may come with a ticket; `began` is the position where it would begin.
+    async def admit_stream(self, request: HTTPConnection, ticket: str | None, cursor: Cursor | None) -> "Visitor":
+        """Return who wants to open a stream, with a ticket or without one; raises as `admit` does.
 
-        Whether it comes too often is for the stream to say: `rate_of`.
+        This uses no ticket up, and does not ask whether the caller opens streams too often: see `redeem` and `too_often`.
         """
         origin = self._origin(request)
+        admission = None
         if ticket is None:
             grant = await self._grant(request, origin, Scope.READ)
         else:
             try:
-                grant = await self._tickets.grant(ticket, origin.address, cursor, began)
-                if grant.name == OPEN.name:  # of somebody who needed no credential: only where this one needs none
+                admission = await self._tickets.admit(ticket, origin.address, cursor)
+                grant = admission.grant
+                if (
+                    grant.name == OPEN.name
+                ):  # its maker needed no credential: it is good only where its bearer needs none
                     self._without(request, origin, Scope.READ)
                 await self._in_force(grant)
             except Unauthorized as error:
                 self._refuse(error, origin)
                 raise
         if not grant.allows(Scope.READ):
-            raise Forbidden("this credential is not good for reading")
-        return self._caller(request, origin, grant)
+            raise Forbidden("this credential does not allow reading")
+        return Visitor(self._caller(request, origin, grant), admission)
+
+    async def redeem(self, request: HTTPConnection, visitor: "Visitor", began: int) -> datetime | None:
+        """Use a visitor's ticket, if it has one, for a stream that begins at the position `began`; raises Unauthorized.
+
+        Returns what `give_back` asks for.
+        """
+        if visitor.ticket is None:
+            return None
+        try:
+            return await self._tickets.redeem(visitor.ticket, visitor.caller.address, began)
+        except Unauthorized as error:
+            self._refuse(error, self._origin(request))
+            raise
+
+    async def give_back(self, visitor: "Visitor", redeemed_at: datetime | None) -> None:
+        """Let the visitor, whose stream did not begin, come back with the same ticket, unless the database is away."""
+        if visitor.ticket is not None:
+            try:
+                await self._tickets.give_back(visitor.ticket, redeemed_at)
+            except DatabaseUnavailable as error:
+                log.warning("a ticket could not be given back", error=str(error))
 
     async def may(self, request: HTTPConnection, scope: Scope) -> bool:
         """Whether the request could do that; never raises for a credential that is none."""

@@ -1,8 +1,10 @@
 """The route of the stream: from a request to frames, by the wire where there is one, else through sse-starlette."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
@@ -17,7 +19,7 @@ from feed.fanout.sources import StreamSources
 from feed.fanout.stream import Stream
 from feed.fanout.stream_request import StreamRequest
 from feed.fanout.streams import Streams
-from feed.http.gate import Gate
+from feed.http.gate import Gate, Visitor
 from feed.http.problems import documented
 from feed.hypercorn_adapter.connection import Connection, connection_of
 from feed.hypercorn_adapter.server_wire import ServerWire
@@ -31,7 +33,11 @@ from feed.wire.wire import Disconnected
 class StreamResponse(EventSourceResponse):
     """A stream as a response. Heartbeats and goodbyes are the stream's own; a client that stops reading is cut off."""
 
-    def __init__(self, stream: Stream, streams: Streams, connection: Connection, send_timeout: float) -> None:
+    def __init__(
+        self, stream: Stream, streams: Streams, connection: Connection, send_timeout: float,
+        unopened: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:  # fmt: skip
+        """Answer with `stream`; `unopened` is awaited if the stream ends without having begun."""
         # Where we can cut the connection one watch looks over all streams; a time-out for each send costs more.
         timeout = None if connection.reachable else send_timeout
         pieces = stream.wire.pieces() if isinstance(stream.wire, QueueWire) else iter(())
@@ -40,15 +46,29 @@ class StreamResponse(EventSourceResponse):
         self._stream = stream
         self._streams = streams
         self._connection = connection
+        self._unopened = unopened
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it. By wire only the head goes out here: the body goes on when the application has returned."""
         wire = self._connection.wire
         if wire is None or scope["method"] != "GET":
-            await self._by_events(scope, receive, send)
+            await self._watched(self._by_events(scope, receive, send))
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        wire.take(_by_wire(self._stream, self._streams, wire, self._connection.send), self._stream.gone)
+        body = _by_wire(self._stream, self._streams, wire, self._connection.send)
+        # A frame less for each stream that has no ticket.
+        wire.take(body if self._unopened is None else self._watched(body), self._stream.gone)
+        if wire.closed and self._unopened is not None:  # the client was gone already, so the body was not started
+            body.close()
+            await self._unopened()
+
+    async def _watched(self, body: Coroutine[Any, Any, None]) -> None:
+        """Send the body, and tell `unopened` if the stream has not begun."""
+        try:
+            await body
+        finally:
+            if self._unopened is not None and not self._stream.opened:
+                await self._unopened()
 
     async def _by_events(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it through sse-starlette, which fetches pieces of the body from a queue: under any other server."""
@@ -170,16 +190,32 @@ def routes(sources: StreamSources, streams: Streams, gate: Gate, settings: Setti
         wanted = query.canonical(settings.requests.filter_values)
         start = query.start(last_event_id, datetime.now(UTC))
         began = hub.head if start == Start() else 0 if start.cursor is None else start.cursor.position
-        caller, refused = NOBODY, streams.refusal()
-        if refused is None:  # else no ticket is used up for it
+        visitor, refused = Visitor(NOBODY), streams.refusal()
+        redeemed_at = None
+        # A service that is full looks at tickets all the same: they stay good for as long as their clients are told to wait.
+        if refused is None or (refused is Goodbye.FULL and query.ticket is not None):
             try:
+<<<<<<< HEAD
                 caller = await gate.admit_stream(request, query.ticket, start.cursor, began)
                 if gate.too_often(caller):
                     refused = Goodbye.RATE
+=======
+                visitor = await gate.admit_stream(request, query.ticket, start.cursor)
+                if refused is None and gate.too_often(visitor.caller):
+                    refused = Goodbye.RATE
+                refused = refused or streams.refusal_of(visitor.caller)
+                if refused is None:
+                    redeemed_at = await gate.redeem(request, visitor, began)
+>>>>>>> 656bfc9 (A stream that is refused, or never begins, does not use its ticket up)
             except TooMany:
                 refused = Goodbye.RATE
             except DatabaseUnavailable:
+<<<<<<< HEAD
                 refused = Goodbye.UNAVAILABLE
+=======
+                refused = Goodbye.UNAVAILABLE
+        caller = visitor.caller
+>>>>>>> 656bfc9 (A stream that is refused, or never begins, does not use its ticket up)
         filters = query.encoded()
         snapshot = f"/v1/jobs?{filters}" if filters else "/v1/jobs"
         connection = connection_of(request.scope)
@@ -188,6 +224,7 @@ def routes(sources: StreamSources, streams: Streams, gate: Gate, settings: Setti
         opened = Stream(sources, asked, wire, caller)
         if refused is not None:
             opened.end(refused)
-        return StreamResponse(opened, streams, connection, settings.streams.send_timeout)
+        unopened = None if visitor.ticket is None else partial(gate.give_back, visitor, redeemed_at)
+        return StreamResponse(opened, streams, connection, settings.streams.send_timeout, unopened)
 
     return router

@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
+from feed.errors import DatabaseUnavailable
 from tests.conftest import Running, run_server
 from tests.processes import curling
 from tests.reader import Frame, Reader, reading
@@ -357,6 +358,88 @@ async def test_a_stream_that_was_told_to_come_back_may(public: Running) -> None:
     await until(lambda: not public.service.streams)
     async with reading(public.url, query, headers={} if last is None else {"Last-Event-ID": last}) as reader:
         await reader.until("synced")
+
+
+FROM_THE_PAST = ("", "&from=earliest", "&since=1h")
+
+
+@pytest.mark.parametrize("start", FROM_THE_PAST)
+async def test_a_stream_that_is_refused_for_its_rate_does_not_use_its_ticket_up(dsn: str, start: str) -> None:
+    settings = with_tokens(dsn, limits_exempt=(), stream_rate="1/2 seconds", **BEHIND_A_PROXY)
+    async with run_server(settings) as running:
+        await post(running, "Acme")
+        query = await take(running, await make_key(running)) + start
+        first = await take(running, await make_key(running))
+        async with reading(running.url, first, headers=at("203.0.113.9")) as reader:
+            await reader.until("synced")
+        async with reading(running.url, query, headers=at("203.0.113.9")) as reader:
+            assert await farewell(reader) == "rate"
+
+        async def opened() -> bool:
+            """Come back as a browser does: with the last id only if there was one."""
+            last = {} if reader.last_id is None else {"Last-Event-ID": reader.last_id}
+            async with reading(running.url, query, headers=at("203.0.113.9") | last) as again:
+                return (await again.frame() or Frame()).event != "goodbye"
+
+        await until(opened)
+
+
+@pytest.mark.parametrize("start", FROM_THE_PAST)
+async def test_a_stream_that_finds_no_place_does_not_use_its_ticket_up(public: Running, start: str) -> None:
+    key = await make_key(public, max_streams=1)
+    query = await take(public, key) + start
+    async with reading(public.url, headers=bearer(key)) as reader:
+        await reader.until("synced")
+        for _ in range(2):
+            async with reading(public.url, query) as other:
+                assert await farewell(other) == "full"
+    await until(lambda: not public.service.streams)
+    async with reading(public.url, query) as reader:
+        await reader.until("synced")
+    await refused(public, query)
+
+
+@pytest.mark.parametrize("wire", [True, False])
+async def test_a_stream_that_ends_before_it_has_begun_gives_its_ticket_back(
+    dsn: str, wire: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run_server(with_tokens(dsn, wire=wire)) as running:
+        query = f"{await take(running, await make_key(running))}&since=1h"
+
+        async def unavailable(_: Any) -> int:
+            raise DatabaseUnavailable("the test says so")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(running.service.history.reader, "position_before", unavailable)
+            async with reading(running.url, query) as reader:
+                assert await farewell(reader) == "unavailable"
+        database = await asyncpg.connect(dsn)
+        try:
+            await until(lambda: database.fetchval("SELECT redeemed_at IS NULL FROM feed.ticket"))
+        finally:
+            await database.close()
+        async with reading(running.url, query) as reader:
+            await reader.until("synced")
+        await refused(running, query)
+
+
+@pytest.mark.parametrize("limit", ["rate", "full"])
+async def test_a_refused_ticket_stays_good_for_as_long_as_a_new_one(dsn: str, limit: str) -> None:
+    """Its client is told to come back in up to `retry_busy`, and may be refused several times."""
+    more = {"stream_rate": "1/hour"} if limit == "rate" else {"max_streams": 1}
+    async with run_server(with_tokens(dsn, limits_exempt=(), **BEHIND_A_PROXY, **more)) as running:
+        first, query = [await take(running, await make_key(running)) for _ in range(2)]
+        database = await asyncpg.connect(dsn)
+        try:
+            async with reading(running.url, first) as reader:
+                await reader.until("synced")
+                before = await database.fetchval("SELECT max(expires_at) FROM feed.ticket WHERE redeemed_at IS NULL")
+                async with reading(running.url, query) as other:
+                    assert await farewell(other) == limit
+                after = "SELECT max(expires_at) > $1 FROM feed.ticket WHERE redeemed_at IS NULL"
+                await until(lambda: database.fetchval(after, before))
+        finally:
+            await database.close()
 
 
 async def test_a_ticket_of_a_local_reader_is_good_where_everything_is_open(server: Running) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from feed.access.grant import Grant, Scope, scopes_of
 from feed.access.sessions import claims_of, grant_of, open_session, read_session
-from feed.access.tickets import Redeemed, Tickets, digest_of, new_ticket
+from feed.access.tickets import TicketRecord, Tickets, Use, digest_of, new_ticket
 from feed.access.tokens import Tokens
 from feed.errors import Forbidden, Unauthorized
 from feed.model.cursor import Cursor
@@ -134,12 +135,18 @@ def test_text_that_nobody_signed_is_no_token(text: str) -> None:
 class Book:
     """Knows one ticket."""
 
-    def __init__(self, ticket: str, found: Redeemed) -> None:
+    def __init__(self, ticket: str, found: TicketRecord) -> None:
         self._digest = digest_of(ticket)
         self._found = found
 
-    async def redeem(self, digest: bytes, address: str, position: int, resume: float) -> Redeemed | None:
+    async def ticket(self, digest: bytes) -> TicketRecord | None:
         return self._found if digest == self._digest else None
+
+    async def redeem(self, digest: bytes, address: str, position: int, resume: float) -> datetime | None:
+        raise AssertionError("a look at a ticket must not use it")
+
+    async def give_back(self, digest: bytes, redeemed_at: datetime | None, age: float) -> None:
+        raise AssertionError("nothing was taken")
 
 
 @tries(300)
@@ -154,17 +161,20 @@ def test_a_ticket_lets_in_once_and_back_only_as_it_may(
     text: str, first: bool, began: int, address: str, last: int | None
 ) -> None:
     ticket = new_ticket()
-    kept = Redeemed(claims_of(HOLDER), "tag=go", time.time() + 1000, "192.0.2.1", began, first)
+    use = None if first else Use(time.time() + 1000, "192.0.2.1", began)
+    kept = TicketRecord(claims_of(HOLDER), "tag=go", use)
     tickets = Tickets(Book(ticket, kept), load_settings().access)
     cursor = None if last is None else Cursor(last)
     with pytest.raises(Unauthorized):
-        asyncio.run(tickets.grant(text, address, cursor, began))
+        asyncio.run(tickets.admit(text, address, cursor))
     may = first or (last is not None and last >= began and address == "192.0.2.1")
     if not may:
         with pytest.raises(Unauthorized):
-            asyncio.run(tickets.grant(ticket, address, cursor, began))
+            asyncio.run(tickets.admit(ticket, address, cursor))
         return
-    granted = asyncio.run(tickets.grant(ticket, address, cursor, began))
+    admitted = asyncio.run(tickets.admit(ticket, address, cursor))
+    assert admitted.first == first
+    granted = admitted.grant
     assert granted.scopes == {Scope.READ}
     assert granted.filter == parse_filter("tag=go").narrowed(HOLDER.filter)
-    assert granted.expires_at is not None and granted.expires_at <= kept.resume_until
+    assert granted.expires_at is not None and granted.expires_at <= time.time() + 3600
