@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
@@ -17,10 +17,19 @@ from feed.model.posting import FIELDS, PostingIn
 from feed.observability.traces import NO_TRACES, Traces
 from feed.settings.settings import load_settings
 
+T = TypeVar("T")
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+_ATTEMPTS = 5
+"""Transactions that one write may take, if other writes get in its way."""
 _LIST_WAIT = 5.0
 """Seconds that a list waits for its turn."""
 _COLUMNS = ", ".join(f"j.{name}" for name in FIELDS)
 _READ = f"SELECT {_COLUMNS}, '/v1/jobs/' || j.id AS href"
+_WHOLE = (
+    "SELECT j.id, row_to_json(x)::text AS whole FROM job j "
+    f"CROSS JOIN LATERAL (SELECT {_COLUMNS}, '/v1/jobs/' || j.id AS href, j.description) x"
+)
 _WRITTEN = [name for name in FIELDS if name not in ("id", "version", "updated_at")] + ["description"]
 _CHANGING = [name for name in _WRITTEN if name not in ("source", "external_id")]
 
@@ -75,6 +84,21 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """One posting after it was written."""
+
+    id: int
+    created: bool
+    """Whether the write made it; otherwise it was there before."""
+    json: bytes
+    """The posting with its description."""
+
+
+class _Deleted(Exception):
+    """Somebody deleted a posting while it was being written."""
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """One page of a list: postings as JSON, and the log's place that the same read saw."""
 
@@ -100,39 +124,53 @@ class JobStore:
         return await self.write_batches([batch_of(postings)])
 
     async def write_batches(self, batches: Iterable[Batch]) -> Written:
-        """Write all in one transaction. `batches` is gone through again when the database asks for another try."""
-        with self._traced() as span, translated(), _refusals():
-            for _ in range(5):
-                try:
-                    return await self._write(batches, span)
-                except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
-                    continue  # another write met ours row for row; the loser starts over
-            raise DatabaseUnavailable("other writes kept getting in the way of this one; send it again")
+        """Write all in one transaction. `batches` is iterated again for every further attempt."""
 
-    async def _write(self, batches: Iterable[Batch], span: dict[str, str | int]) -> Written:
-        created = updated = total = size = 0
-        async with self._pool.acquire() as connection, connection.transaction():
+        async def write(connection: Connection) -> Written:
+            created = updated = total = size = 0
             for batch in batches:
                 created += len(await connection.fetch(_INSERT, batch.json))
                 updated += len(await connection.fetch(_UPDATE, batch.json))
                 total += batch.rows
                 size += len(batch.json)
-        span |= {"count": total, "bytes": size}
-        return Written(created, updated, total - created - updated)
+            span.update({"count": total, "bytes": size})
+            return Written(created, updated, total - created - updated)
 
-    async def put(self, posting: PostingIn) -> tuple[int, bool]:
-        """Write one; returns its id and whether it is new."""
-        batch = batch_of([posting]).json
         with self._traced() as span, translated(), _refusals():
-            span |= {"count": 1, "bytes": len(batch)}
-            async with self._pool.acquire() as connection, connection.transaction():
-                job = await connection.fetchval(_INSERT, batch)
-                if job is not None:
-                    return job, True
+            return await self._transaction(write)
+
+    async def put(self, posting: PostingIn) -> Stored:
+        """Write one posting and return it as it is now."""
+        batch = batch_of([posting]).json
+
+        async def write(connection: Connection) -> Stored:
+            new = await connection.fetchval(_INSERT, batch)
+            if new is not None:
+                row = await connection.fetchrow(f"{_WHOLE} WHERE j.id = $1", new)
+            else:
                 await connection.execute(_UPDATE, batch)
-                return await connection.fetchval(
-                    "SELECT id FROM job WHERE source = $1 AND external_id = $2", posting.source, posting.external_id
-                ), False
+                key = posting.source, posting.external_id
+                row = await connection.fetchrow(f"{_WHOLE} WHERE j.source = $1 AND j.external_id = $2", *key)
+            if row is None:
+                raise _Deleted
+            return Stored(row["id"], new is not None, row["whole"].encode())
+
+        with self._traced() as span, translated(), _refusals():
+            span.update({"count": 1, "bytes": len(batch)})
+            return await self._transaction(write)
+
+    async def _transaction(self, write: Callable[[Connection], Awaitable[T]]) -> T:
+        """Return what `write` returns from a transaction that committed; raises DatabaseUnavailable after `_ATTEMPTS`.
+
+        A write that lost against another one (a deadlock, a failed serialization, a row that vanished) starts over.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                async with self._pool.acquire() as connection, connection.transaction():
+                    return await write(connection)
+            except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, _Deleted):
+                continue
+        raise DatabaseUnavailable("other writes kept getting in the way of this one; send it again")
 
     @contextmanager
     def _traced(self) -> Iterator[dict[str, str | int]]:
@@ -152,21 +190,23 @@ class JobStore:
         where, arguments = conditions(within, [job])
         with translated():
             found = await self._pool.fetchval(
-                f"SELECT row_to_json(x)::text FROM ({_READ}, j.description FROM job j "
-                f"WHERE {' AND '.join(['j.id = $1', *where])}) x",
-                *arguments,
+                f"SELECT x.whole FROM ({_WHOLE} WHERE {' AND '.join(['j.id = $1', *where])}) x", *arguments
             )
         if found is None:
             raise NotFound(f"there is no posting {job}")
         return str(found).encode()
 
     async def close(self, job: int) -> None:
-        """Close a posting; one that is closed, or is not there, stays as it is."""
-        with self._traced() as span, translated():
-            span["count"] = 1
-            await self._pool.execute(
+        """Close a posting. One that is closed stays as it is, and it is no error if there is none."""
+
+        async def write(connection: Connection) -> None:
+            await connection.execute(
                 "UPDATE job SET closed_at = clock_timestamp() WHERE id = $1 AND closed_at IS NULL", job
             )
+
+        with self._traced() as span, translated():
+            span["count"] = 1
+            await self._transaction(write)
 
     async def list(self, wanted: Filter, *, closed: bool | None, below: int | None, limit: int) -> Listing:
         """Postings that match, newest first, with ids below `below`; `closed` None is both open and closed ones.

@@ -159,9 +159,8 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
         return await _put(check(bounded(body, settings.requests)))
 
     async def _put(posting: PostingIn) -> Response:
-        job_id, created = await store.put(posting)
-        return Response(
-            await store.read(job_id), 201 if created else 200, {"Location": f"/v1/jobs/{job_id}"}, "application/json"
-        )
+        stored = await store.put(posting)
+        status, where = 201 if stored.created else 200, {"Location": f"/v1/jobs/{stored.id}"}
+        return Response(stored.json, status, where, "application/json")
 
     return router

@@ -2,10 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 
@@ -122,14 +125,75 @@ async def test_what_is_absent_and_not_kept_is_cleared(store: JobStore, database:
 
 
 async def test_put_says_the_id_and_whether_it_is_new(store: JobStore) -> None:
-    job, created = await store.put(posting(1))
-    assert created
-    assert await store.put(posting(1)) == (job, False)
-    assert await store.put(posting(1, title="new")) == (job, False)
+    first = await store.put(posting(1))
+    assert first.created
+    assert first.json == await store.read(first.id)
+    assert await store.put(posting(1)) == replace(first, created=False)
+    third = await store.put(posting(1, title="new"))
+    assert (third.id, third.created, orjson.loads(third.json)["title"]) == (first.id, False, "new")
+    assert third.json == await store.read(first.id)
+
+
+Between = Callable[[], Awaitable[object]]
+
+
+@asynccontextmanager
+async def interrupted(dsn: str, between: Between, **settings: str) -> AsyncIterator[JobStore]:
+    """A store whose first write stops between its two statements, for as long as `between` takes."""
+    todo = [between]
+
+    class Interrupted(asyncpg.Connection):
+        async def _once(self, query: str) -> None:
+            if "UPDATE job" in query and todo:
+                await todo.pop()()
+
+        async def execute(self, query: str, *arguments: Any, **more: Any) -> Any:
+            await self._once(query)
+            return await super().execute(query, *arguments, **more)
+
+        async def fetch(self, query: str, *arguments: Any, **more: Any) -> Any:
+            await self._once(query)
+            return await super().fetch(query, *arguments, **more)
+
+    server = {"search_path": "feed", **settings}
+    async with asyncpg.create_pool(
+        dsn, min_size=0, max_size=1, connection_class=Interrupted, server_settings=server
+    ) as connections:
+        yield JobStore(connections)
+    assert not todo
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_write_that_cannot_be_serialized_starts_over(
+    dsn: str, store: JobStore, database: Connection, many: bool
+) -> None:
+    await store.put(posting(1))
+
+    async def other() -> None:
+        await database.execute("UPDATE job SET title = 'of the other'")
+
+    async with interrupted(dsn, other, default_transaction_isolation="repeatable read") as slow:
+        if many:
+            assert await slow.write([posting(1, title="of ours")]) == Written(0, 1, 0)
+        else:
+            assert not (await slow.put(posting(1, title="of ours"))).created
+    assert (await only(database))["title"] == "of ours"
+    assert (await only(database))["version"] == 3
+
+
+async def test_a_posting_that_is_deleted_while_it_is_written_is_made_anew(
+    dsn: str, store: JobStore, database: Connection
+) -> None:
+    first = await store.put(posting(1))
+    async with interrupted(dsn, lambda: database.execute("DELETE FROM job")) as slow:
+        stored = await slow.put(posting(1))
+    assert stored.created
+    assert stored.id != first.id
+    assert stored.json == await store.read(stored.id)
 
 
 async def test_a_close_happens_once_and_is_one_event(store: JobStore, database: Connection) -> None:
-    job, _ = await store.put(posting(1))
+    job = (await store.put(posting(1))).id
     await store.close(job)
     await store.close(job)
     assert [event.kind for event in await advanced(database)] == ["posted", "closed"]
@@ -141,7 +205,7 @@ async def test_what_is_not_there_is_not_found(store: JobStore) -> None:
 
 
 async def test_a_posting_reads_with_its_description(store: JobStore) -> None:
-    job, _ = await store.put(posting(1, description="a\r\n\u2028b", tags=["é"]))
+    job = (await store.put(posting(1, description="a\r\n\u2028b", tags=["é"]))).id
     read = orjson.loads(await store.read(job))
     assert (read["description"], read["tags"], read["href"]) == ("a\r\n\u2028b", ["é"], f"/v1/jobs/{job}")
 
