@@ -60,10 +60,11 @@ class Tokens:
             raise Unauthorized("this token has expired", "expired") from None
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
             raise Unauthorized(f"this token is not good: {str(error)[:200]}", "malformed") from None
-        return _grant_of(claims)
+        return _grant_of(claims, self._leeway)
 
 
-def _grant_of(claims: Mapping[str, Any]) -> Grant:
+def _grant_of(claims: Mapping[str, Any], leeway: float) -> Grant:
+    """Return what verified claims grant. The grant ends `leeway` seconds after `exp`: until then the token is let in."""
     said = claims.get("scope", "")
     words = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
     scopes = [Scope(name) for word in words if (name := str(word).removeprefix("feed:")) in set(Scope)]
@@ -81,7 +82,7 @@ def _grant_of(claims: Mapping[str, Any]) -> Grant:
     issued = claims.get("iat")
     return Grant(
         f"jwt:{_name_in(claims, 'sub')}", scopes_of(*scopes), wanted, text, None if issued is None else float(issued),
-        min(float(claims["exp"]), _LATEST), most, token=_name_in(claims, "jti") if "jti" in claims else None,
+        min(float(claims["exp"]) + leeway, _LATEST), most, token=_name_in(claims, "jti") if "jti" in claims else None,
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ BEHIND_A_PROXY = {"trusted_proxies": "127.0.0.0/8"}
 @pytest.fixture
 async def public(dsn: str) -> AsyncIterator[Running]:
     """A service that asks for keys or tokens, and believes what a proxy on this machine says of addresses."""
-    async with run_server(with_tokens(dsn, **BEHIND_A_PROXY)) as running:
+    async with run_server(with_tokens(dsn, jwt_leeway=0, **BEHIND_A_PROXY)) as running:
         yield running
 
 

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import datetime
 
 import pytest
 
@@ -147,3 +149,21 @@ async def test_a_token_of_a_clock_in_milliseconds_is_a_token(public: Running) ->
         assert (await client.get("/v1/session")).status_code == 200
         assert (await client.post("/v1/session")).status_code == 200
         assert (await client.post("/v1/tickets")).status_code == 201
+
+
+async def test_a_token_that_is_let_in_within_the_leeway_is_good_for_all_of_it(dsn: str) -> None:
+    ends = int(time.time()) - 8
+    settings = with_tokens(dsn, jwt_leeway=300, heartbeat=0.4)
+    async with run_server(settings) as running, asking(running, token(exp=ends)) as client, AsyncExitStack() as stack:
+        signed_in = await client.post("/v1/session")
+        cookie = {"Cookie": f"feed_session={signed_in.cookies['feed_session']}"}
+        ticket = (await client.post("/v1/tickets")).json()["ticket"]
+        ways = (("", dict(client.headers)), ("", cookie), (f"?ticket={ticket}", {}))
+        readers = [await stack.enter_async_context(reading(running.url, query, headers=way)) for query, way in ways]
+        for reader in readers:
+            await reader.until("synced")
+            for _ in range(4):  # longer than the service takes to notice whose time is over
+                await reader.until("heartbeat")
+        assert {stream.caller.grant.expires_at for stream in running.service.streams} == {ends + 300}
+        said = datetime.fromisoformat(signed_in.json()["expires_at"])
+        assert said.timestamp() == ends + 300

@@ -149,7 +149,7 @@ async def test_exp_is_required_and_kept_and_nbf_is_too() -> None:
 async def test_clocks_may_differ_by_the_leeway() -> None:
     now = int(time.time())
     tokens = checking(jwt_leeway=100)
-    await tokens.grant(signed(exp=now - 30))
+    assert (await tokens.grant(signed(exp=now - 30))).expires_at == now + 70
     await tokens.grant(signed(nbf=now + 30))
     await refused(tokens, signed(exp=now - 300))
     await refused(tokens, signed(nbf=now + 300))
