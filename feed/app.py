@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import asyncpg
 import structlog
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from feed import __version__
+<<<<<<< HEAD
 from feed.access.keys import Keys
 from feed.access.revocations import Revocations
 from feed.access.secret import Secret
@@ -38,11 +38,19 @@ from feed.fanout.replay_blocks import ReplayBlocks
 from feed.fanout.sources import StreamSources
 from feed.fanout.replay_blocks import ReplayBlocks
 from feed.fanout.sources import StreamSources
+from feed.fanout.replay_blocks import ReplayBlocks
+from feed.fanout.sources import StreamSources
 from feed.fanout.stream_report import StreamReporter
 from feed.fanout.streams import Streams
 from feed.http import health, jobs, openapi, page, probe, problems, sessions, stream, subscribers
 from feed.http import metrics as metrics_route
+from feed.http.cors import Cors
 from feed.http.gate import Gate
+=======
+from feed.errors import FeedError
+from feed.http import health, jobs, metrics, openapi, page, probe, problems, sessions, stream, subscribers
+from feed.http.cors import Cors
+>>>>>>> 38d7736 (Only an origin that is named is told that credentials are allowed)
 from feed.http.origin import Origins
 from feed.http.requests import Requests
 from feed.hypercorn_adapter.connection import Connections, remember_connection
@@ -118,15 +126,10 @@ def create_app(settings: Settings, *, drains: bool = False) -> Application:
 
     app = Application(title="feed", version=__version__, description=_ABOUT, lifespan=lifespan)
     app.connections = Connections()
-    app.requests = Requests(app.serve, instruments)
+    app.requests = Requests(Cors(app.serve, settings.requests.cors_origins), instruments)
     problems.install(app)
     page.install(app)
     openapi.install(app)
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=settings.requests.cors_origins, allow_credentials="*" not in settings.requests.cors_origins,
-        allow_methods=["GET", "POST", "PUT", "DELETE"], allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
-    )  # fmt: skip
     return app
 
 

@@ -42,7 +42,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 @pytest.fixture
 async def public(dsn: str) -> AsyncIterator[Running]:
     """A service that asks for keys or tokens."""
-    async with run_server(with_tokens(dsn)) as running:
+    async with run_server(with_tokens(dsn, jwt_leeway=0)) as running:
         yield running
 
 
@@ -311,21 +311,35 @@ async def test_pages_of_a_named_origin_are_answered_with_credentials_and_others_
             preflight = {"Origin": origin, "Access-Control-Request-Method": "POST",
                          "Access-Control-Request-Headers": "authorization"}  # fmt: skip
             answer = await client.options("/v1/session", headers=preflight)
-            assert answer.status_code == 200
+            assert answer.status_code == 204
             assert answer.headers["access-control-allow-origin"] == origin
             assert answer.headers["access-control-allow-credentials"] == "true"
+            assert "POST" in answer.headers["access-control-allow-methods"]
+            assert "Authorization" in answer.headers["access-control-allow-headers"]
         for origin in (
             "https://evil.example", "http://jobs.example", "https://jobs.example:444", "https://jobs.example.evil.example",
             "https://sub.jobs.example", "null", "",
         ):  # fmt: skip
-            answer = await client.get("/v1/jobs", headers={"Origin": origin})
-            assert "access-control-allow-origin" not in answer.headers, origin
+            preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            for answer in (
+                await client.get("/v1/jobs", headers={"Origin": origin}),
+                await client.get("/v1/nowhere", headers={"Origin": origin}),
+                await client.get("/v1/jobs", headers={"Origin": origin} | bearer("nonsense")),
+                await client.options("/v1/session", headers=preflight),
+            ):
+                allowed = [name for name in answer.headers if name.startswith("access-control-")]
+                assert not allowed, (origin, answer.status_code)
+                assert "Origin" in answer.headers["vary"]
             async with reading(running.url, headers=dict(client.headers) | {"Origin": origin}) as reader:
                 assert "access-control-allow-origin" not in reader.response.headers
 
 
 async def test_where_any_origin_may_read_none_is_answered_with_credentials(dsn: str) -> None:
     async with run_server(guarded(dsn)) as running, asking(running, await make_key(running)) as client:
+        preflight = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+        answer = await client.options("/v1/session", headers=preflight)
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in answer.headers
         for headers in ({"Origin": PAGE}, {"Origin": PAGE, "Cookie": "feed_session=x"}):
             answer = await client.get("/v1/jobs", headers=headers)
             assert answer.headers["access-control-allow-origin"] == "*"
@@ -333,6 +347,37 @@ async def test_where_any_origin_may_read_none_is_answered_with_credentials(dsn: 
             async with reading(running.url, headers=dict(client.headers) | headers) as reader:
                 assert reader.response.headers["access-control-allow-origin"] == "*"
                 assert "access-control-allow-credentials" not in reader.response.headers
+
+
+async def test_beside_any_origin_one_that_is_named_is_answered_with_credentials(dsn: str) -> None:
+    settings = guarded(dsn, cors_origins=f"*,{PAGE}")
+    async with run_server(settings) as running, asking(running, await make_key(running)) as client:
+        for origin, allowed, credentials in (
+            (PAGE, PAGE, "true"), ("https://evil.example", "*", None), ("null", "*", None),
+        ):  # fmt: skip
+            preflight = {"Origin": origin, "Access-Control-Request-Method": "GET"}
+            for answer in (
+                await client.get("/v1/jobs", headers={"Origin": origin}),
+                await client.options("/v1/jobs", headers=preflight),
+            ):
+                assert answer.headers["access-control-allow-origin"] == allowed
+                assert answer.headers.get("access-control-allow-credentials") == credentials
+                assert "Origin" in answer.headers["vary"]
+
+
+async def test_a_page_may_read_the_errors_too(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with run_server(guarded(dsn, cors_origins=PAGE)) as running, asking(running) as client:
+
+        async def fails(*_: object, **__: object) -> None:
+            raise RuntimeError("the test says so")
+
+        monkeypatch.setattr(running.service.store, "list", fails)
+        key = bearer(await make_key(running))
+        for status, path, headers in ((401, "/v1/jobs", {}), (404, "/nowhere", {}), (500, "/v1/jobs", key)):
+            answer = await client.get(path, headers=headers | {"Origin": PAGE})
+            assert answer.status_code == status
+            assert answer.headers["access-control-allow-origin"] == PAGE
+            assert answer.headers["access-control-allow-credentials"] == "true"
 
 
 @pytest.mark.parametrize("named", ["*", PAGE])

@@ -196,7 +196,7 @@ async def test_any_origin_may_read_the_stream(server: Running) -> None:
                 "Access-Control-Request-Headers": "Last-Event-ID",
             },
         )  # fmt: skip
-    assert preflight.status_code == 200
+    assert preflight.status_code == 204
     assert preflight.headers["access-control-allow-origin"] == "*"
     assert "last-event-id" in preflight.headers["access-control-allow-headers"].lower()
 
