@@ -48,7 +48,7 @@ from feed.http.cors import Cors
 from feed.http.gate import Gate
 =======
 from feed.errors import FeedError
-from feed.http import health, jobs, metrics, openapi, page, probe, problems, sessions, stream, subscribers
+from feed.http import docs, health, jobs, metrics, openapi, page, probe, problems, sessions, stream, subscribers
 from feed.http.cors import Cors
 >>>>>>> 38d7736 (Only an origin that is named is told that credentials are allowed)
 from feed.http.origin import Origins
@@ -124,11 +124,14 @@ def create_app(settings: Settings, *, drains: bool = False) -> Application:
             app.state.refusal = _first(group)
             raise app.state.refusal from None
 
-    app = Application(title="feed", version=__version__, description=_ABOUT, lifespan=lifespan)
+    app = Application(
+        title="feed", version=__version__, description=_ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     app.connections = Connections()
     app.requests = Requests(Cors(app.serve, settings.requests.cors_origins), instruments)
     problems.install(app)
     page.install(app)
+    docs.install(app)
     openapi.install(app)
     return app
 

@@ -1,7 +1,9 @@
 """The live page: one static page and its files."""
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.responses import FileResponse, Response
@@ -12,20 +14,33 @@ _POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
-_HEADERS = {
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 
 
-class _Files(StaticFiles):
-    """Static files with the page's headers; browsers ask again with the ETag, so an upgrade shows at once."""
+def headers_of(policy: str) -> dict[str, str]:
+    """Return the headers of a page and its files, with this Content-Security-Policy.
+
+    Browsers ask again each time, with the ETag, so that an upgrade shows at once.
+    """
+    return {
+        "Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }  # fmt: skip
+
+
+_HEADERS = headers_of(_POLICY)
+
+
+class Files(StaticFiles):
+    """Static files that are all answered with the same headers."""
+
+    def __init__(self, headers: Mapping[str, str], **options: Any) -> None:
+        super().__init__(**options)
+        self._headers = headers
 
     async def get_response(self, path: str, scope: Scope) -> Response:
+        """Return the file, or what there is instead, with the headers."""
         response = await super().get_response(path, scope)
-        response.headers.update(_HEADERS)
+        response.headers.update(self._headers)
         return response
 
 
@@ -37,4 +52,4 @@ def install(app: FastAPI) -> None:
     async def page() -> Response:
         return FileResponse(folder / "index.html", headers=_HEADERS)
 
-    app.mount("/static", _Files(directory=folder), name="static")
+    app.mount("/static", Files(_HEADERS, directory=folder), name="static")
