@@ -3,9 +3,10 @@
 from importlib import resources
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.responses import FileResponse, Response
 
+from feed.http.methods import Route
 from feed.http.page import Files, headers_of
 
 _POLICY = (
@@ -20,10 +21,13 @@ def install(app: FastAPI) -> None:
     """Serve the reference at `/docs` and its files below `/docs/files`; `app` has none of its own (`docs_url=None`)."""
     folder = Path(str(resources.files("feed.http") / "swagger"))
 
-    @app.get("/docs", include_in_schema=False)
+    router = APIRouter(route_class=Route)
+
+    @router.get("/docs", include_in_schema=False)
     async def reference() -> Response:
         return FileResponse(folder / "index.html", headers=_HEADERS)
 
+    app.include_router(router)
     # fastapi-offline is installed for these files alone: the script and the stylesheet of Swagger UI.
     files = Files(_HEADERS, directory=folder, packages=[("fastapi_offline", "static")])
     app.mount("/docs/files", files, name="docs files")

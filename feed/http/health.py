@@ -13,6 +13,7 @@ from feed.fanout.canary import Canary
 from feed.fanout.hub import Hub
 from feed.fanout.streams import Streams
 from feed.http.gate import Gate
+from feed.http.methods import Route
 from feed.model.frame import encode
 from feed.settings.settings import Settings
 
@@ -53,7 +54,7 @@ def routes(
     hub: Hub, streams: Streams, source: Following, canary: Canary | None, gate: Gate, settings: Settings
 ) -> APIRouter:
     """The routes over one hub and its source."""
-    router = APIRouter(tags=["health"])
+    router = APIRouter(tags=["health"], route_class=Route)
 
     @router.get("/healthz")
     async def healthz() -> Alive:

@@ -13,6 +13,7 @@ from feed.database.jobs import JobStore
 from feed.errors import Fault, Invalid
 from feed.http.gate import Gate
 from feed.http.intake import Intake, Spool, bounded, check, pieces, read_json, take_array, take_lines
+from feed.http.methods import Route
 from feed.http.origin import same_site
 from feed.http.problems import documented
 from feed.model.frame import encode
@@ -66,7 +67,7 @@ def _body(*media: str) -> dict[str, Any]:
 
 def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
     """The routes over one store."""
-    router = APIRouter(prefix="/v1/jobs", tags=["postings"])
+    router = APIRouter(prefix="/v1/jobs", tags=["postings"], route_class=Route)
 
     @router.get("", response_model=JobList, responses=documented(401, 403, 422, 429, 503))
     async def list_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> Response:

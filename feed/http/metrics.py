@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from feed.access.grant import Scope
 from feed.http.gate import Gate
+from feed.http.methods import Route
 from feed.http.problems import documented
 from feed.observability.metrics import Metrics
 from feed.observability.sampler import Sampler
@@ -14,7 +15,7 @@ from feed.observability.sampler import Sampler
 
 def routes(metrics: Metrics, sampler: Sampler, gate: Gate) -> APIRouter:
     """The route over one process's metrics, which shares them with the other workers."""
-    router = APIRouter(tags=["operators"])
+    router = APIRouter(tags=["operators"], route_class=Route)
 
     @router.get(
         "/metrics",

@@ -5,10 +5,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
+
+from feed.http.methods import Route
 
 _POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -39,6 +42,8 @@ class Files(StaticFiles):
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Return the file, or what there is instead, with the headers."""
+        if scope["method"] not in ("GET", "HEAD"):
+            raise HTTPException(405, headers={"Allow": "GET, HEAD, OPTIONS"})
         response = await super().get_response(path, scope)
         response.headers.update(self._headers)
         return response
@@ -48,8 +53,11 @@ def install(app: FastAPI) -> None:
     """Serve the page at `/` and its files below `/static`."""
     folder = Path(str(resources.files("feed.http") / "static"))
 
-    @app.get("/", include_in_schema=False)
+    router = APIRouter(route_class=Route)
+
+    @router.get("/", include_in_schema=False)
     async def page() -> Response:
         return FileResponse(folder / "index.html", headers=_HEADERS)
 
+    app.include_router(router)
     app.mount("/static", Files(_HEADERS, directory=folder), name="static")

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from feed import __version__
 from feed.errors import TooMany
 from feed.http.address import origin_of
+from feed.http.methods import Route, is_head
 from feed.http.problems import documented
 from feed.model.frame import encode
 from feed.settings.limits import ProxySettings
@@ -65,15 +66,17 @@ class Probe:
 
 def routes(settings: ProxySettings) -> APIRouter:
     """The route of the probe."""
-    router = APIRouter(tags=["health"])
+    router = APIRouter(tags=["health"], route_class=Route)
     probe = Probe()
 
     @router.get("/v1/probe", response_class=StreamingResponse, responses=_DOCUMENTED)
-    async def send_probe(request: Request) -> StreamingResponse:
+    async def send_probe(request: Request) -> Response:
         """Three timed frames: where they arrive together, a proxy on the way holds streams back (`feed doctor`)."""
         probe.check()
         # The headers that a stream has, so that what is on the way treats it like one.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        if is_head(request.scope):
+            return Response(headers=headers, media_type="text/event-stream")
         client = origin_of(request.scope, settings.trusted, settings.forwarded_header).address
         return StreamingResponse(probe.frames(client), media_type="text/event-stream", headers=headers)
 

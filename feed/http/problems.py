@@ -24,6 +24,7 @@ from feed.errors import (
     TooMany,
     Unauthorized,
 )
+from feed.http.methods import allowed
 from feed.hypercorn_adapter.connection import connection_of
 from feed.model.frame import encode
 
@@ -141,7 +142,12 @@ async def _http(request: Request, error: Exception) -> Response:
     if status == 400:  # FastAPI's word for a body that is not even UTF-8
         fault = Fault("body", "is not valid JSON")
         return problem(422, f"{fault.field}: {fault.message}", [fault])
-    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else None
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if status == 405:
+        if methods := allowed(request.app.routes, request.scope):
+            headers["Allow"] = ", ".join(methods)
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
     detail = str(error.detail) if isinstance(error, HTTPException) else "something went wrong here"
     return problem(status, detail, headers=headers)
 

@@ -15,6 +15,7 @@ from feed.database.access import AccessStore
 from feed.errors import Fault, Invalid, TooLarge, Unauthorized
 from feed.http.gate import Gate
 from feed.http.intake import pieces
+from feed.http.methods import Route
 from feed.http.origin import Origins
 from feed.http.problems import documented
 from feed.model.frame import encode
@@ -42,7 +43,7 @@ class Ticket(BaseModel):
 
 def routes(gate: Gate, store: AccessStore, origins: Origins, settings: Settings) -> APIRouter:
     """The routes over one gate."""
-    router = APIRouter(prefix="/v1", tags=["access"])
+    router = APIRouter(prefix="/v1", tags=["access"], route_class=Route)
     known_origin = Depends(origins.known)
 
     @router.post(

@@ -20,6 +20,7 @@ from feed.fanout.stream import Stream
 from feed.fanout.stream_request import StreamRequest
 from feed.fanout.streams import Streams
 from feed.http.gate import Gate, Visitor
+from feed.http.methods import Route, is_head
 from feed.http.problems import documented
 from feed.hypercorn_adapter.connection import Connection, connection_of
 from feed.hypercorn_adapter.server_wire import ServerWire
@@ -28,6 +29,9 @@ from feed.model.query import Start, StreamQuery
 from feed.settings.settings import Settings
 from feed.wire.queue_wire import QueueWire, Waves
 from feed.wire.wire import Disconnected
+
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""The headers of a stream, besides its media type."""
 
 
 class StreamResponse(EventSourceResponse):
@@ -40,8 +44,12 @@ class StreamResponse(EventSourceResponse):
         """Answer with `stream`; `unopened` is awaited if the stream ends without having begun."""
         # Where we can cut the connection one watch looks over all streams; a time-out for each send costs more.
         timeout = None if connection.reachable else send_timeout
+<<<<<<< HEAD
         pieces = stream.wire.pieces() if isinstance(stream.wire, QueueWire) else iter(())
-        super().__init__(pieces, ping=0, sep="\n", send_timeout=timeout, data_sender_callable=self._fill_queue)
+        super().__init__(pieces, headers=_HEADERS, ping=0, sep="\n", send_timeout=timeout, data_sender_callable=self._fill_queue)
+=======
+        super().__init__(stream.frames(), headers=_HEADERS, ping=0, sep="\n", send_timeout=timeout)
+>>>>>>> 5525da1 (HEAD works wherever GET does, OPTIONS answers, and Allow names what a path allows)
         del self.headers["connection"]  # it has no place in HTTP/2
         self._stream = stream
         self._streams = streams
@@ -51,7 +59,7 @@ class StreamResponse(EventSourceResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it. By wire only the head goes out here: the body goes on when the application has returned."""
         wire = self._connection.wire
-        if wire is None or scope["method"] != "GET":
+        if wire is None:
             await self._watched(self._by_events(scope, receive, send))
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -171,11 +179,17 @@ def _documented() -> dict[int | str, dict[str, Any]]:
     } | documented(401, 403, 422)
 
 
+<<<<<<< HEAD
 def routes(sources: StreamSources, streams: Streams, gate: Gate, settings: Settings) -> APIRouter:
     """The stream, served from `sources`."""
     hub = sources.hub
-    router = APIRouter(prefix="/v1/jobs", tags=["stream"])
+    router = APIRouter(prefix="/v1/jobs", tags=["stream"], route_class=Route)
     waves = Waves()
+=======
+def routes(hub: Hub, history: History, streams: Streams, gate: Gate, settings: Settings) -> APIRouter:
+    """The stream over one hub."""
+    router = APIRouter(prefix="/v1/jobs", tags=["stream"], route_class=Route)
+>>>>>>> 5525da1 (HEAD works wherever GET does, OPTIONS answers, and Allow names what a path allows)
 
     @router.get("/stream", response_class=Response, responses=_documented())
     async def stream(
@@ -190,6 +204,9 @@ def routes(sources: StreamSources, streams: Streams, gate: Gate, settings: Setti
         wanted = query.canonical(settings.requests.filter_values)
         start = query.start(last_event_id, datetime.now(UTC))
         began = hub.head if start == Start() else 0 if start.cursor is None else start.cursor.position
+        if is_head(request.scope):
+            await gate.admit_stream(request, query.ticket, start.cursor)
+            return Response(headers=_HEADERS, media_type="text/event-stream")
         visitor, refused = Visitor(NOBODY), streams.refusal()
         redeemed_at = None
         # A service that is full looks at tickets all the same: they stay good for as long as their clients are told to wait.

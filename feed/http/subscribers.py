@@ -13,6 +13,7 @@ from feed.access.grant import Scope
 from feed.database.presence import MISSING_AFTER, REPORTED_STREAMS, WRITE_INTERVAL, Presence, Process, Reports
 from feed.fanout.stream_report import FILTER_LENGTH, Sort, StreamEntry, StreamReport
 from feed.http.gate import Gate
+from feed.http.methods import Route
 from feed.http.origin import same_site
 from feed.http.problems import documented
 from feed.model.frame import encode
@@ -111,9 +112,15 @@ class Kicked(BaseModel):
     ended: bool
 
 
+<<<<<<< HEAD
 def routes(presence: Presence, gate: Gate) -> APIRouter:
     """Return the routes over what the processes report."""
-    router = APIRouter(prefix="/v1/subscribers", tags=["operators"])
+    router = APIRouter(prefix="/v1/subscribers", tags=["operators"], route_class=Route)
+=======
+def routes(census: Census, gate: Gate) -> APIRouter:
+    """The routes over one census."""
+    router = APIRouter(prefix="/v1/subscribers", tags=["operators"], route_class=Route)
+>>>>>>> 5525da1 (HEAD works wherever GET does, OPTIONS answers, and Allow names what a path allows)
 
     @router.get(
         "",
