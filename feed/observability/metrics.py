@@ -93,7 +93,7 @@ class Metrics:
         self.canary_age = worst("feed_canary_age_seconds", "Since the newest canary that has arrived was written.")
         self.lag = worst("feed_lag_events", "Events of the log that a process knows of and has not handed on.")
         self.behind = total(
-            "feed_subscribers_behind", "Open subscribers at most so many positions behind the head.", "le"
+            "feed_subscribers_behind", "Open subscribers at most so many positions behind the head.", "at_most"
         )
         self.lag_max = worst("feed_subscriber_lag_events_max", "Positions that the last of the subscribers is behind.")
         self.replays = counter("feed_replays", "Replays, by where they read.", "source")

@@ -123,7 +123,7 @@ class _Setup:
         text = self.text(
             "haproxy.cfg", *more,
             ("/etc/feed/tls/both.pem", str(both)), ("    chroot /var/lib/haproxy\n", ""),
-            ("    user haproxy\n    group haproxy\n", ""), ("maxconn 32768", "maxconn 1000"),
+            ("    user haproxy\n    group haproxy\n", ""),
             ("bind :80\n", f"bind 127.0.0.1:{self.plain}\n"), ("bind :443 ", f"bind 127.0.0.1:{self.secure} "),
         )  # fmt: skip
         file = self.folder / "haproxy.cfg"
@@ -132,16 +132,29 @@ class _Setup:
 
 
 @asynccontextmanager
-async def fronting(name: str, upstream: str, folder: Path, *changes: tuple[str, str]) -> AsyncIterator[Front]:
-    """A proxy in front of `upstream` (a URL), with the shipped configuration and `changes` to it (old text, new text)."""
+async def fronting(
+    name: str, upstream: str, folder: Path, *changes: tuple[str, str], files: int | None = None
+) -> AsyncIterator[Front]:
+    """A proxy in front of `upstream` (a URL), with the shipped configuration and `changes` to it (old text, new text).
+
+    It may open at most so many `files`.
+    """
     found = program(name)
     with ExitStack() as stack:
         plain, secure = (stack.enter_context(_reserved()) for _ in range(2))
         setup = _Setup(folder, urlsplit(upstream).netloc, plain.getsockname()[1], secure.getsockname()[1])
         arguments: list[str] = getattr(setup, name)(*changes)
         home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+        bounded = [] if files is None else ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(files)]
         process = await asyncio.create_subprocess_exec(
-            found, *arguments, env=os.environ | home, cwd=folder, stdout=PIPE, stderr=STDOUT, start_new_session=True
+            *bounded,
+            found,
+            *arguments,
+            env=os.environ | home,
+            cwd=folder,
+            stdout=PIPE,
+            stderr=STDOUT,
+            start_new_session=True,
         )
         said = asyncio.create_task(_all_of(process))
         try:

@@ -1,5 +1,6 @@
 """Alerts and dashboard: promtool's word on the rules, and no metric that feed does not have."""
 
+import asyncio
 import json
 import re
 import subprocess
@@ -18,9 +19,15 @@ TESTS = ROOT / "deploy" / "prometheus" / "alerts_test.yml"
 DASHBOARD = ROOT / "deploy" / "grafana" / "feed.json"
 
 
-def promtool(*arguments: str, folder: Path = RULES.parent) -> None:
+def promtool(*arguments: str, folder: Path = RULES.parent, read: str | None = None) -> None:
     verdict = subprocess.run(
-        [program("promtool"), *arguments], cwd=folder, capture_output=True, text=True, timeout=100, check=False
+        [program("promtool"), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        input=read,
     )
     assert verdict.returncode == 0, verdict.stdout + verdict.stderr
 
@@ -57,6 +64,18 @@ async def test_every_metric_that_is_asked_for_is_one_of_a_running_feed(dsn: str)
     asked = {name for expression in rules() + queries() for name in re.findall(r"\bfeed_\w+", expression)}
     assert asked
     assert asked <= has, sorted(asked - has)
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one process", "workers"])
+async def test_promtool_finds_nothing_wrong_with_the_metrics(dsn: str, flags: tuple[str, ...]) -> None:
+    program("promtool")  # skips before anything is started
+    async with (
+        serving(dsn, metrics="open", flags=flags) as service,
+        httpx.AsyncClient(base_url=service.url, trust_env=False) as client,
+    ):
+        await client.get("/v1/jobs")  # a metric without a series would not be shown
+        text = (await client.get("/metrics")).raise_for_status().text
+    await asyncio.to_thread(promtool, "check", "metrics", read=text)
 
 
 def test_every_panel_has_a_description_a_unit_and_a_place_of_its_own() -> None:

@@ -17,8 +17,8 @@ import pytest
 
 from tests.deploy.conftest import Behind, Started
 from tests.deploy.echo import echoing
-from tests.deploy.fronts import HOST, Front, fronting
-from tests.processes import curling
+from tests.deploy.fronts import HOST, Front, fronting, program
+from tests.processes import curling, serving
 from tests.reader import Reader
 from tests.server.test_drain import STREAM, farewell
 from tests.server.test_stream import INSERT, MANY
@@ -52,6 +52,17 @@ async def open_streams(behind: Behind) -> int:
         state = (await client.get(f"{behind.service.url}/readyz")).json()
     streams: int = state["streams"]
     return streams
+
+
+@pytest.mark.parametrize("files", [1024, 4096])
+async def test_haproxy_starts_under_an_ordinary_limit_of_open_files(dsn: str, tmp_path: Path, files: int) -> None:
+    program("haproxy")  # skips before anything is started
+    async with (
+        serving(dsn, reading="open", trusted_proxies="127.0.0.1") as service,
+        fronting("haproxy", service.url, tmp_path, files=files) as front,
+        reading(front) as reader,
+    ):
+        await reader.until("synced")
 
 
 @PROTOCOLS
