@@ -44,6 +44,8 @@ from feed.fanout.replay_blocks import ReplayBlocks
 from feed.fanout.sources import StreamSources
 from feed.fanout.replay_blocks import ReplayBlocks
 from feed.fanout.sources import StreamSources
+from feed.fanout.replay_blocks import ReplayBlocks
+from feed.fanout.sources import StreamSources
 from feed.fanout.stream_report import StreamReporter
 from feed.fanout.streams import Streams
 from feed.http import health, jobs, openapi, page, probe, problems, sessions, stream, subscribers

@@ -47,7 +47,7 @@ class PublishedKeys:
         if wanted is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         if not isinstance(wanted, str) or wanted not in self._keys:
-            raise Unauthorized("this token is signed with a key that is not published", "unknown")
+            raise Unauthorized("this token is signed with a key that its issuer does not publish", "unknown")
         return self._keys[wanted]
 
     def _old(self) -> bool:
@@ -58,7 +58,7 @@ class PublishedKeys:
         async with self._reading:
             if self._tried_at is not None and now() - self._tried_at < _PAUSE:
                 if self._read_at is None or now() - self._read_at > _STALE:
-                    raise DatabaseUnavailable("the keys that tokens are checked with cannot be read now")
+                    raise DatabaseUnavailable("the keys that verify tokens cannot be read now")
                 return
             if not self._old() and wanted in self._keys:
                 return  # somebody read them meanwhile
@@ -69,7 +69,7 @@ class PublishedKeys:
             except (httpx.HTTPError, ValueError, jwt.PyJWTError) as error:
                 log.warning("published keys could not be read", url=self._url, error=str(error)[:200])
                 if self._read_at is None or now() - self._read_at > _STALE:
-                    raise DatabaseUnavailable("the keys that tokens are checked with cannot be read now") from None
+                    raise DatabaseUnavailable("the keys that verify tokens cannot be read now") from None
 
     async def _read(self) -> dict[str | None, Any]:
         async with httpx.AsyncClient(timeout=_TIMEOUT) as client, client.stream("GET", self._url) as answer:

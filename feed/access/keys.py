@@ -63,17 +63,17 @@ class Keys:
         """What a key stands for; raises Unauthorized or DatabaseUnavailable."""
         key = parse_key(text)
         if key is None:
-            raise Unauthorized("this is no key: a letter is missing or wrong", "malformed")
+            raise Unauthorized("this is not a valid key: a character is missing or wrong", "malformed")
         record, grant = await self._known_or_read(key.id)
         if record is None or grant is None or not hmac.compare_digest(record.digest, key.digest):
-            raise Unauthorized("this key is not known here", "unknown")
+            raise Unauthorized("this key is unknown", "unknown")
         return _in_force(record, grant)
 
     async def of_id(self, identity: str) -> Grant:
         """The same for one whose secret was checked before; raises Unauthorized or DatabaseUnavailable."""
         record, grant = await self._known_or_read(identity)
         if record is None or grant is None:
-            raise Unauthorized("this key is not known here", "unknown")
+            raise Unauthorized("this key is unknown", "unknown")
         return _in_force(record, grant)
 
     def knows(self, text: str) -> bool:

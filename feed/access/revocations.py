@@ -90,7 +90,7 @@ class Revocations:
     def check(self, grant: Grant) -> None:
         """Raise Unauthorized for a grant that has ended before its time, DatabaseUnavailable while that is not known."""
         if self._upto is None and (grant.session is not None or grant.name.startswith("jwt:")):
-            raise DatabaseUnavailable("what was revoked is not known yet")
+            raise DatabaseUnavailable("the list of revoked credentials has not been read yet")
         if any(self.concerns(one, grant) for one in self._candidates(grant)):
             raise Unauthorized("this credential was revoked", "revoked")
 

@@ -28,7 +28,9 @@ def grant_of(claims: dict[str, Any]) -> Grant:
     try:
         wanted = parse_filter(claims["filter"])
     except Invalid:  # never: everything
-        raise Unauthorized("this session's filter is not understood here", "malformed") from None
+        raise Unauthorized(
+            "the filter of this credential cannot be read by this version of the service", "malformed"
+        ) from None
     return Grant(
         claims["name"], frozenset(Scope(one) for one in claims["scopes"]), wanted, claims["filter"], claims["issued_at"],
         claims["expires_at"], claims["max_streams"], claims["session"], claims["token"],
@@ -52,6 +54,6 @@ def read_session(value: str, secret: bytes) -> Grant:
         )
         return grant_of(claims["grant"])
     except jwt.ExpiredSignatureError:
-        raise Unauthorized("the session has ended: sign in again", "expired") from None
+        raise Unauthorized("this session has expired: sign in again", "expired") from None
     except (jwt.PyJWTError, KeyError, TypeError, ValueError):
-        raise Unauthorized("the session's cookie is not good: sign in again", "malformed") from None
+        raise Unauthorized("the session cookie is not valid: sign in again", "malformed") from None

@@ -49,7 +49,7 @@ class Tokens:
     async def grant(self, text: str) -> Grant:
         """What a token grants; raises Unauthorized for one that is no good, Forbidden for one that grants nothing here."""
         if self._algorithm is None:
-            raise Unauthorized("tokens are not accepted here: send an API key (feedkey_...)", "unknown")
+            raise Unauthorized("this service accepts no tokens: send an API key (feedkey_...)", "unknown")
         try:
             key = self._key if self._published is None else await self._published.key(jwt.get_unverified_header(text))
             claims = jwt.decode(
@@ -59,7 +59,7 @@ class Tokens:
         except jwt.ExpiredSignatureError:
             raise Unauthorized("this token has expired", "expired") from None
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
-            raise Unauthorized(f"this token is not good: {str(error)[:200]}", "malformed") from None
+            raise Unauthorized(f"this token is not valid: {str(error)[:200]}", "malformed") from None
         return _grant_of(claims, self._leeway)
 
 
@@ -69,16 +69,17 @@ def _grant_of(claims: Mapping[str, Any], leeway: float) -> Grant:
     words = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
     scopes = [Scope(name) for word in words if (name := str(word).removeprefix("feed:")) in set(Scope)]
     if not scopes:
-        raise Forbidden("the token's `scope` names none of: " + ", ".join(Scope))
+        raise Forbidden("the token's claim `scope` must name at least one of: " + ", ".join(Scope))
     text, most = claims.get("feed_filter", ""), claims.get("feed_max_streams")
     if not isinstance(text, str) or not (most is None or (type(most) is int and most > 0)):
         raise Unauthorized(
-            "the token's feed_filter must be a query string, its feed_max_streams a number over 0", "malformed"
+            "the token's claim `feed_filter` must be a query string, and `feed_max_streams` a whole number over 0",
+            "malformed",
         )
     try:
         wanted = parse_filter(text)
     except Invalid as error:  # never: everything
-        raise Unauthorized(f"the token's feed_filter is not valid: {error}", "malformed") from None
+        raise Unauthorized(f"the token's claim `feed_filter` is not valid: {error}", "malformed") from None
     issued = claims.get("iat")
     return Grant(
         f"jwt:{_name_in(claims, 'sub')}", scopes_of(*scopes), wanted, text, None if issued is None else float(issued),
@@ -91,7 +92,8 @@ def _name_in(claims: Mapping[str, Any], claim: str) -> str:
     name = claims.get(claim, "")
     if not isinstance(name, str) or len(name) > _LONGEST or not name.isprintable():
         raise Unauthorized(
-            f"the token's `{claim}` must be text of at most {_LONGEST} letters, without control characters", "malformed"
+            f"the token's claim `{claim}` must be text of at most {_LONGEST} characters, without control characters",
+            "malformed",
         )
     return name
 

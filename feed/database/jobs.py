@@ -120,7 +120,7 @@ class JobStore:
         """Write all or nothing; idempotent on source + external_id."""
         keys = [posting.key for posting in postings if posting.key is not None]
         if len(keys) != len(set(keys)):
-            raise Invalid([Fault("external_id", "the same source and external_id twice in one write")])
+            raise Invalid([Fault("external_id", "the same source and external_id occur twice in one write")])
         return await self.write_batches([batch_of(postings)])
 
     async def write_batches(self, batches: Iterable[Batch]) -> Written:
@@ -170,7 +170,7 @@ class JobStore:
                     return await write(connection)
             except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, _Deleted):
                 continue
-        raise DatabaseUnavailable("other writes kept getting in the way of this one; send it again")
+        raise DatabaseUnavailable("other writes kept conflicting with this one: send it again")
 
     @contextmanager
     def _traced(self) -> Iterator[dict[str, str | int]]:
@@ -230,7 +230,7 @@ class JobStore:
             async with asyncio.timeout(_LIST_WAIT):
                 await self._lists.acquire()
         except TimeoutError:
-            raise DatabaseUnavailable("too many lists are being read now: come back in a few seconds") from None
+            raise DatabaseUnavailable("too many lists are being read now: try again in a few seconds") from None
         try:
             with translated():
                 rows = await self._pool.fetch(sql, *arguments)

@@ -1,5 +1,6 @@
 """The gate: every request passes here and learns who it is from, or is refused."""
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,8 +27,8 @@ from feed.settings.settings import Settings, is_loopback
 log = structlog.get_logger(__name__)
 
 _HOW = (
-    "send `Authorization: Bearer <key or token>`; a browser signs in with POST /v1/session, or opens a stream with a ticket "
-    "of POST /v1/tickets"
+    "send `Authorization: Bearer <key or token>`. A browser signs in with POST /v1/session, or opens a stream with a ticket "
+    "from POST /v1/tickets"
 )
 
 
@@ -61,7 +62,7 @@ class Gate:
         origin = self._origin(request)
         caller = self._caller(request, origin, await self._grant(request, origin, scope))
         if not caller.grant.allows(scope):
-            raise Forbidden(f"this credential is not good for that: it needs the scope {scope}")
+            raise Forbidden(f"this credential does not allow that: the scope {scope} is needed")
         if scope is Scope.READ:
             self._limit("read", caller.who)
         elif scope is Scope.WRITE:
@@ -188,7 +189,7 @@ class Gate:
         scheme, _, credential = sent.partition(" ")
         credential = credential.strip()
         if scheme.lower() != "bearer" or not credential or not credential.isascii():
-            raise Unauthorized(f"this Authorization is not understood: {_HOW}", "malformed")
+            raise Unauthorized(f"the Authorization header cannot be read: {_HOW}", "malformed")
         if credential.startswith(PREFIX):
             bucket = self._bucket(origin)
             if bucket and not self._keys.knows(credential) and (seconds := self._rates.wait("denied", bucket)) > 0:
@@ -201,7 +202,7 @@ class Gate:
     async def _by_cookie(self, cookie: str) -> Grant:
         grant = read_session(cookie, await self._secret.value())
         if grant.name == OPEN.name:
-            raise Unauthorized("this session is nobody's: sign in", "malformed")
+            raise Unauthorized("this session belongs to nobody: sign in", "malformed")
         await self._in_force(grant)
         return grant
 
@@ -222,7 +223,7 @@ class Gate:
             return OPEN_READING
         if scope is Scope.METRICS and (settings.access.metrics == "open" or (local and settings.open_metrics)):
             return OPEN
-        raise Unauthorized(f"this needs a credential: {_HOW}", "missing")
+        raise Unauthorized(f"a credential is required: {_HOW}", "missing")
 
     def _origin(self, request: HTTPConnection) -> Origin:
         return origin_of(request.scope, self._settings.proxies.trusted, self._settings.proxies.forwarded_header)
@@ -248,7 +249,7 @@ class Gate:
 
 
 def _too_many(seconds: float) -> TooMany:
-    return TooMany(f"too many requests: come back in {max(1, round(seconds))} s", seconds)
+    return TooMany(f"too many requests: try again in {max(1, math.ceil(seconds))} s", seconds)
 
 
 def _host_of(host: str) -> str:

@@ -80,7 +80,7 @@ class Intake:
             first = self._keys.setdefault(posting.key, index)
             if first != index:
                 self._faults.append(
-                    Fault("external_id", f"is also that of item {first}; send each posting once", index)
+                    Fault("external_id", f"is the same as in item {first}: send each posting once", index)
                 )
         if not self._faults:
             self._pending.append(posting)
@@ -118,7 +118,7 @@ def check(item: Any, index: int | None = None) -> PostingIn:
 def bounded(item: Any, settings: RequestSettings, name: str = "the posting") -> Any:
     """Return `item`; raises TooLarge where it is over the bound of one."""
     if len(orjson.dumps(item)) > settings.item_bytes:
-        raise TooLarge(f"{name} is over {settings.item_bytes:,} bytes")
+        raise TooLarge(f"{name} has more than {settings.item_bytes:,} bytes")
     return item
 
 
@@ -126,7 +126,7 @@ async def pieces(request: Request, settings: RequestSettings) -> AsyncIterator[b
     """The body as it comes; raises TooLarge over the bound, Invalid where the client stalls."""
     announced = request.headers.get("content-length", "0")
     total = 0
-    too_large = TooLarge(f"a request may have {settings.bytes:,} bytes; split this one, or use NDJSON in parts")
+    too_large = TooLarge(f"a request may have at most {settings.bytes:,} bytes: split it into several")
     if announced.isdigit() and int(announced) > settings.bytes:
         raise too_large
     body = request.stream()
@@ -137,7 +137,7 @@ async def pieces(request: Request, settings: RequestSettings) -> AsyncIterator[b
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise Invalid([Fault("body", f"nothing came for {settings.body_timeout:g} s")]) from None
+            raise Invalid([Fault("body", f"no data arrived for {settings.body_timeout:g} s")]) from None
         total += len(piece)
         if total > settings.bytes:
             raise too_large
@@ -150,7 +150,7 @@ async def read_json(request: Request, settings: RequestSettings) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Invalid([Fault("body", f"is not valid JSON: {error}")]) from None
+        raise Invalid([Fault("body", f"must be valid JSON: {error}")]) from None
 
 
 async def take_array(items: list[Any], intake: Intake, settings: RequestSettings) -> None:
@@ -166,7 +166,7 @@ async def take_lines(request: Request, intake: Intake, settings: RequestSettings
     """Check NDJSON line by line; blank lines do not count."""
     rest = b""
     number = 0
-    too_large = f"is over {settings.item_bytes:,} bytes"
+    too_large = f"has more than {settings.item_bytes:,} bytes"
 
     def line(text: bytes) -> None:
         nonlocal number
@@ -178,7 +178,7 @@ async def take_lines(request: Request, intake: Intake, settings: RequestSettings
         try:
             item = orjson.loads(text)
         except orjson.JSONDecodeError as error:
-            intake.broken(f"is not valid JSON: {error}")
+            intake.broken(f"must be valid JSON: {error}")
         else:
             intake.take(item)
 

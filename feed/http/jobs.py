@@ -16,6 +16,7 @@ from feed.http.intake import Intake, Spool, bounded, check, pieces, read_json, t
 from feed.http.methods import Route
 from feed.http.origin import same_site
 from feed.http.problems import documented
+from feed.model.complaint import PAGE_MARK, complaint
 from feed.model.frame import encode
 from feed.model.posting import Posting, PostingIn, PostingWhole
 from feed.model.query import FilterQuery
@@ -29,7 +30,10 @@ class ListQuery(FilterQuery):
 
     open: Literal["true", "false", "any"] = Field(default="true", description="Open postings, closed ones, or both.")
     limit: int = Field(default=50, ge=1, le=500)
-    after: str | None = Field(default=None, description="The `next` of the page before.", pattern=r"^j\d{1,19}$")
+    after: str | None = Field(
+        default=None, description="The `next` of the page before, such as `j42`: the page goes on after it.",
+        pattern=PAGE_MARK,
+    )  # fmt: skip
 
 
 class StreamHint(BaseModel):
@@ -40,10 +44,12 @@ class StreamHint(BaseModel):
 
 
 class JobList(BaseModel):
-    """One page, newest first; `next` is null on the last."""
+    """One page of postings, the newest first."""
 
     jobs: list[Posting]
-    next: str | None
+    next: str | None = Field(
+        description="What the parameter `after` takes to read the next page; null on the last one.", examples=["j42"]
+    )
     stream: StreamHint
 
 
@@ -79,7 +85,9 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
         wanted = query.canonical(settings.requests.filter_values).narrowed(caller.grant.filter)
         below = int(query.after[1:]) if query.after is not None else None
         if below is not None and below > 2**63 - 1:
-            raise Invalid([Fault("after", "is no `next` of a list")])
+            raise Invalid(
+                [Fault("after", complaint({"type": "string_pattern_mismatch", "ctx": {"pattern": PAGE_MARK}}))]
+            )
         closed = {"true": False, "false": True, "any": None}[query.open]
         page = await store.list(wanted, closed=closed, below=below, limit=query.limit)
         last = f"{page.epoch}.{page.head}"
@@ -123,7 +131,9 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
                 await take_array(body, Intake(spool), settings.requests)
                 written = await store.write_batches(spool)
         else:
-            raise HTTPException(415, f"cannot read {kind}: send application/json or application/x-ndjson")
+            raise HTTPException(
+                415, f"the media type {kind} is not supported: send application/json or application/x-ndjson"
+            )
         counts = {"created": written.created, "updated": written.updated, "unchanged": written.unchanged}
         return Response(encode(counts), media_type="application/json")
 
@@ -156,7 +166,7 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
         if isinstance(body, dict):
             for name, value in (("source", source), ("external_id", external_id)):
                 if body.setdefault(name, value) != value:
-                    raise Invalid([Fault(name, f"says {body[name]!r}, the address says {value!r}")])
+                    raise Invalid([Fault(name, f"is {body[name]!r} in the body, but {value!r} in the URL")])
         return await _put(check(bounded(body, settings.requests)))
 
     async def _put(posting: PostingIn) -> Response:

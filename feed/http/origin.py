@@ -14,7 +14,7 @@ from feed.errors import Forbidden
 def same_site(request: Request) -> None:
     """A dependency of routes that write: raises Forbidden for a browser's request on behalf of another site's page."""
     if _foreign(request):
-        raise Forbidden("another site's page may not write here")
+        raise Forbidden("pages of other sites may not change anything here")
 
 
 class Origins:
@@ -26,7 +26,7 @@ class Origins:
     def known(self, request: Request) -> None:
         """A dependency of routes about credentials: raises Forbidden for a page of a site that is not named."""
         if _foreign(request) and request.headers.get("origin") not in self._named:
-            raise Forbidden("this site's pages may not sign in here: name its origin in FEED_CORS_ORIGINS")
+            raise Forbidden("pages of this site may not sign in here, unless FEED_CORS_ORIGINS names its origin")
 
 
 def _foreign(request: Request) -> bool:

@@ -61,7 +61,7 @@ class Probe:
     def check(self) -> None:
         """Raise TooMany where another one is one too many."""
         if self._open >= _AT_ONCE:
-            raise TooMany("too many probes at the same time: come back in 1 s", 1)
+            raise TooMany("too many probes at the same time: try again in 1 s", 1)
 
 
 def routes(settings: ProxySettings) -> APIRouter:

@@ -25,7 +25,9 @@ from feed.errors import (
     Unauthorized,
 )
 from feed.http.methods import allowed
+from feed.http.requests import route_of
 from feed.hypercorn_adapter.connection import connection_of
+from feed.model.complaint import complaints
 from feed.model.frame import encode
 
 
@@ -52,6 +54,15 @@ _TITLES = {
     408: "Request timeout", 413: "Too large", 415: "Unsupported media type", 422: "Not valid", 429: "Too many requests",
     500: "Internal error", 503: "Not available now",
 }  # fmt: skip
+_FAULTS = 100
+"""Faults that an answer names."""
+_INSTEAD = {
+    "after": dict.fromkeys(("next", "cursor", "page", "offset"), "pass the `next` of the page before as `after`"),
+    "last_event_id": dict.fromkeys(
+        ("next", "cursor", "after", "id"), "pass the id of the last event as `last_event_id`"
+    ),
+}
+"""By a parameter that a route takes: names that clients try in its stead, and what to tell them."""
 _READ_OUT = 30.0  # seconds
 _STATUS: dict[type[FeedError], int] = {
     Invalid: 422, NotFound: 404, TooLarge: 413, DatabaseUnavailable: 503, DatabaseRefused: 503, Unauthorized: 401,
@@ -126,21 +137,29 @@ def _headers(error: Exception, status: int) -> dict[str, str] | None:
 
 async def _not_valid(request: Request, error: Exception) -> Response:
     await _read_out(request)
-    faults = []
-    for entry in error.errors() if isinstance(error, RequestValidationError) else ():
-        field = str(entry["loc"][1] if len(entry["loc"]) > 1 else entry["loc"][0])
-        unknown = entry["type"] == "extra_forbidden"
-        message = "is no parameter here; see /docs" if unknown else str(entry["msg"]).removeprefix("Value error, ")
-        faults.append(Fault(field, message))
+    entries = error.errors()[:_FAULTS] if isinstance(error, RequestValidationError) else []
+    known = _parameters(request)
+    instead = next((hints for name, hints in _INSTEAD.items() if name in known), {})
+    faults = [
+        Fault(str((*entry["loc"], "")[1] or entry["loc"][0]), message)
+        for entry, message in zip(entries, complaints(entries, "parameter", known, instead), strict=True)
+    ]
     detail = f"{faults[0].field}: {faults[0].message}" if faults else "the request is not valid"
     return problem(422, detail, faults)
+
+
+def _parameters(request: Request) -> list[str]:
+    """Return the names of the query parameters that a request's route takes."""
+    operations = request.app.openapi()["paths"].get(route_of(request.scope), {})
+    described = operations.get(request.method.lower(), {}).get("parameters", ())
+    return [parameter["name"] for parameter in described if parameter["in"] == "query"]
 
 
 async def _http(request: Request, error: Exception) -> Response:
     await _read_out(request)
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == 400:  # FastAPI's word for a body that is not even UTF-8
-        fault = Fault("body", "is not valid JSON")
+        fault = Fault("body", "must be valid JSON")
         return problem(422, f"{fault.field}: {fault.message}", [fault])
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if status == 405:

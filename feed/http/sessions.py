@@ -12,14 +12,14 @@ from feed.access.grant import OPEN, Scope
 from feed.access.sessions import COOKIE, claims_of
 from feed.access.tickets import digest_of, new_ticket
 from feed.database.access import AccessStore
-from feed.errors import Fault, Invalid, TooLarge, Unauthorized
+from feed.errors import Invalid, TooLarge, Unauthorized
 from feed.http.gate import Gate
 from feed.http.intake import pieces
 from feed.http.methods import Route
 from feed.http.origin import Origins
 from feed.http.problems import documented
 from feed.model.frame import encode
-from feed.model.query import FilterQuery
+from feed.model.query import FilterQuery, filter_faults
 from feed.settings.http import RequestSettings
 from feed.settings.settings import Settings
 
@@ -57,7 +57,7 @@ def routes(gate: Gate, store: AccessStore, origins: Origins, settings: Settings)
         caller = await gate.admit(request, Scope.READ)
         if caller.grant.name == OPEN.name:  # what is open now need not be when the cookie comes back
             raise Unauthorized(
-                "there is nothing to sign in with: send `Authorization: Bearer <key or token>`", "missing"
+                "the request has no credential to sign in with: send `Authorization: Bearer <key or token>`", "missing"
             )
         grant, cookie = await gate.session(caller.grant)
         response = _session(grant)
@@ -117,12 +117,11 @@ async def _filters(request: Request, settings: RequestSettings) -> FilterQuery:
     async for piece in pieces(request, settings):
         body += piece
         if len(body) > _TICKET_BYTES:
-            raise TooLarge(f"a ticket's filters may have {_TICKET_BYTES:,} bytes")
+            raise TooLarge(f"the filters of a ticket may have at most {_TICKET_BYTES:,} bytes")
     try:
         return FilterQuery.model_validate_json(body) if body.strip() else FilterQuery()
     except ValidationError as error:
-        faults = [Fault(str((*one["loc"], "body")[0]), str(one["msg"])) for one in error.errors()]
-        raise Invalid(faults[:100]) from None
+        raise Invalid(filter_faults(error)) from None
 
 
 def _session(grant: Any) -> Response:

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from feed.errors import Fault
+from feed.model.complaint import CURRENCY, complaints
 
 # The order in which the log holds a posting (migrations/0002_capture.sql). Append only.
 FIELDS = (
@@ -57,9 +58,9 @@ def _web_address(text: str) -> str:
         parts = urlsplit(text)
         host = parts.hostname
     except ValueError as error:
-        raise ValueError(f"is no URL: {error}") from None
+        raise ValueError(f"must be a URL: {error}") from None
     if parts.scheme not in ("http", "https") or not host or any(c.isspace() for c in text):
-        raise ValueError("must be an http or https URL with a host and no blanks")
+        raise ValueError("must be an http or https URL with a host and without spaces")
     return text
 
 
@@ -113,7 +114,7 @@ class PostingIn(BaseModel):
     tags: list[Annotated[Text, Field(max_length=200)]] = Field(default_factory=list, max_length=100)
     salary_min: Money | None = None
     salary_max: Money | None = None
-    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = None
+    currency: Annotated[str, Field(pattern=CURRENCY)] | None = None
     salary_period: SalaryPeriod | None = None
     description: Text | None = None
     latitude: Annotated[float, BeforeValidator(_number), Field(ge=-90, le=90)] | None = None
@@ -126,9 +127,9 @@ class PostingIn(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> "PostingIn":
         if self.salary_min is not None and self.salary_max is not None and self.salary_min > self.salary_max:
-            raise ValueError("salary_min must not be over salary_max")
+            raise ValueError("salary_min must not be greater than salary_max")
         if (self.latitude is None) != (self.longitude is None):
-            raise ValueError("latitude and longitude go together")
+            raise ValueError("latitude and longitude must be given together")
         return self
 
     @property
@@ -178,7 +179,11 @@ class PostingWhole(Posting):
     description: str | None
 
 
+_SET_HERE = dict.fromkeys(("id", "version", "updated_at", "href"), "the service sets it, and it cannot be written")
+
+
 def faults_of(error: ValidationError, index: int | None = None) -> list[Fault]:
+<<<<<<< HEAD
     """Return a fault for each bad field of one posting; `index` is its place in the request, from 0."""
     found = []
     for entry in error.errors(include_url=False, include_context=False, include_input=False):
@@ -190,3 +195,12 @@ def faults_of(error: ValidationError, index: int | None = None) -> list[Fault]:
             message = "is required"
         found.append(Fault(field, message, index))
     return found
+=======
+    """Name each bad field of one posting; at most a hundred."""
+    entries = error.errors(include_url=False, include_input=False)[:100]
+    messages = complaints(entries, "field", PostingIn.model_fields, _SET_HERE)
+    return [
+        Fault(".".join(str(part) for part in entry["loc"]) or "posting", message, index)
+        for entry, message in zip(entries, messages, strict=True)
+    ]
+>>>>>>> aaa81e9 (Errors say in plain words what is wrong and what to send instead)

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from feed.errors import Fault, Invalid
+from feed.model.complaint import CURRENCY_IN_ANY_CASE, complaints
 from feed.model.cursor import Cursor, parse_cursor
 from feed.model.event import Kind
 from feed.model.filter import EQUALITY, Filter, Near
@@ -17,7 +18,7 @@ from feed.model.fold import fold, words
 
 def _comparable(text: str) -> str:
     if _NO_TEXT.search(text):
-        raise ValueError("contains a NUL character or a lone surrogate, which no posting does")
+        raise ValueError("contains a NUL character or a lone surrogate, which no posting has")
     return text
 
 
@@ -46,7 +47,7 @@ class FilterQuery(BaseModel):
         description="The posting's upper salary bound is at least this a year (52 weeks, 260 days, 2,080 hours). "
         "Needs `currency`.",
     )  # fmt: skip
-    currency: list[Annotated[str, Field(pattern="^[A-Za-z]{3}$")]] = Field(
+    currency: list[Annotated[str, Field(pattern=CURRENCY_IN_ANY_CASE)]] = Field(
         default_factory=list, description="Currency of the salary, such as `EUR`."
     )
     q: Text | None = Field(
@@ -67,18 +68,18 @@ class FilterQuery(BaseModel):
         faults: list[Fault] = []
         for name in (*EQUALITY, "location"):
             if len(getattr(self, name)) > values:
-                faults.append(Fault(name, f"has more than {values} values"))
+                faults.append(Fault(name, f"must have at most {values} values"))
         places = sorted({words(part) for part in self.location})
         if places and not places[0].strip():
-            faults.append(Fault("location", "has no letters or digits to look for"))
+            faults.append(Fault("location", "must contain a letter or a digit"))
         beginnings = sorted(set(words(self.q).split())) if self.q is not None else []
         if self.q is not None and not beginnings:
-            faults.append(Fault("q", "has no letters or digits to look for"))
+            faults.append(Fault("q", "must contain a letter or a digit"))
         if self.salary_min is not None and not self.currency:
-            faults.append(Fault("salary_min", "needs a currency to compare in, such as currency=EUR"))
+            faults.append(Fault("salary_min", "needs a currency, such as `currency=EUR`"))
         total = sum(len(getattr(self, name)) for name in (*EQUALITY, "location", "currency")) + len(beginnings)
         if total > values and not faults:
-            faults.append(Fault("filter", f"has {total} values and words in all, {values} are the most"))
+            faults.append(Fault("filter", f"has {total} values and words; at most {values} are allowed"))
         near = _near(self.near, self.radius_km, faults)
         if faults:
             raise Invalid(faults)
@@ -112,29 +113,33 @@ def parse_filter(text: str) -> Filter:
         given.setdefault(name, []).append(value)
     for name in given.keys() & {"salary_min", "q", "near", "radius_km"}:
         if len(given[name]) > 1:
-            raise Invalid([Fault(name, "is given more than once")])
+            raise Invalid([Fault(name, "must be given only once")])
         given[name] = given[name][0]
     try:
         return FilterQuery.model_validate(given).canonical()
     except ValidationError as error:
-        raise Invalid([_fault(one) for one in error.errors()]) from None
+        raise Invalid(filter_faults(error)) from None
 
 
-def _fault(one: Any) -> Fault:
-    if not one["loc"]:  # a name that is not even text
-        return Fault("filter", "contains a lone surrogate")
-    unknown = one["type"] == "extra_forbidden"
-    return Fault(str(one["loc"][0]), "is no filter" if unknown else str(one["msg"]).removeprefix("Value error, "))
+def filter_faults(error: ValidationError) -> list[Fault]:
+    """Name each filter that is unknown or has a bad value; at most a hundred."""
+    entries = error.errors(include_url=False, include_input=False)[:100]
+    messages = complaints(entries, "filter", FilterQuery.model_fields)
+    return [
+        # A name that is not even text has no place.
+        Fault(str((*entry["loc"], "filter")[0]), message if entry["loc"] else "contains a lone surrogate")
+        for entry, message in zip(entries, messages, strict=True)
+    ]
 
 
 def _near(near: str | None, radius_km: float | None, faults: list[Fault]) -> Near | None:
     if near is None:
         if radius_km is not None:
-            faults.append(Fault("radius_km", "needs near=lat,lon"))
+            faults.append(Fault("radius_km", "needs a place: `near=<latitude>,<longitude>`"))
         return None
     found = re.fullmatch(r"\s*(-?\d{1,3}(?:\.\d{1,12})?)\s*,\s*(-?\d{1,3}(?:\.\d{1,12})?)\s*", near, re.ASCII)
     if found is None or abs(float(found[1])) > 90 or abs(float(found[2])) > 180:
-        faults.append(Fault("near", "must be latitude,longitude in degrees, such as 52.52,13.405"))
+        faults.append(Fault("near", "must be a latitude and a longitude in degrees, such as 52.52,13.405"))
         return None
     return Near(float(found[1]), float(found[2]), 50.0 if radius_km is None else radius_km)
 
@@ -191,4 +196,5 @@ def parse_since(text: str, now: datetime) -> datetime:
             return instant.astimezone(UTC)
     except (ValueError, OverflowError):
         pass
-    raise Invalid([Fault("since", "must be RFC 3339 such as 2026-11-21T09:30:00Z, or a time ago: 90s, 15m, 2h, 3d")])
+    says = "must be an RFC 3339 time such as 2026-11-21T09:30:00Z, or a time span such as 90s, 15m, 2h or 3d"
+    raise Invalid([Fault("since", says)])

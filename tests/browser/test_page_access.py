@@ -42,7 +42,7 @@ async def test_a_reader_signs_in_with_a_key_follows_the_feed_and_signs_out(
 
         await field.fill("feedkey_nonsense")
         await field.press("Enter")
-        await expect(screen.page.get_by_role("alert")).to_contain_text("this is no key")
+        await expect(screen.page.get_by_role("alert")).to_contain_text("this is not a valid key")
 
         await field.fill(key.text)
         await field.press("Enter")

@@ -83,9 +83,9 @@ async def test_one_that_postgres_refuses_takes_the_others_with_it(store: JobStor
 
 async def test_a_key_twice_in_one_write_is_refused(store: JobStore, database: Connection) -> None:
     await store.write([posting(1)])
-    with pytest.raises(Invalid, match="the same source and external_id twice in one write"):
+    with pytest.raises(Invalid, match="the same source and external_id occur twice"):
         await store.write([posting(1, title="a"), posting(1, title="b")])
-    with pytest.raises(Invalid, match="the same source and external_id twice in one write"):
+    with pytest.raises(Invalid, match="the same source and external_id occur twice"):
         await store.write([posting(2), posting(2)])
     assert (await only(database))["title"] == "job 1"
 

@@ -95,7 +95,7 @@ async def test_the_id_alone_is_not_enough() -> None:
     assert module.parse_key(forged)
     keys = Keys(Table(record(key)), 5)
     for _ in range(2):  # looked up, and remembered
-        with pytest.raises(Unauthorized, match="not known"):
+        with pytest.raises(Unauthorized, match="unknown"):
             await keys.grant(forged)
     assert (await keys.grant(key.text)).name == f"key:{key.id}"
 

@@ -36,8 +36,10 @@ def test_every_missing_field_is_named() -> None:
 
 
 def test_a_field_that_cannot_be_written_is_named() -> None:
-    for name in ("id", "version", "updated_at", "href", "colour"):
-        assert faults(**{name: 1}) == [Fault(name, "is no field of a posting that can be written")]
+    for name in ("id", "version", "updated_at", "href"):
+        assert faults(**{name: 1}) == [Fault(name, "unknown field: the service sets it, and it cannot be written")]
+    assert faults(photo=1) == [Fault("photo", "unknown field")]
+    assert faults(externalId="x") == [Fault("externalId", "unknown field; did you mean `external_id`?")]
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,23 @@ def test_a_value_that_will_not_do_is_named_by_its_field(field: str, value: objec
     assert named(**{field: value}, **other) == [field]
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("title", "x" * 1001, "must have at most 1000 characters"), ("title", 5, "must be text"),
+        ("tags", ["x"] * 101, "must have at most 100 values"), ("workplace", "moon", "must be onsite, hybrid or remote"),
+        ("salary_min", "lots", "must be a number"), ("salary_min", -1, "must be at least 0"),
+        ("salary_min", 1.005, "must have at most 2 decimal places"), ("salary_min", True, "must be a number"),
+        ("currency", "eur", "must be a currency code of three capital letters, such as EUR"),
+        ("url", "acme", "must be an http or https URL with a host and without spaces"),
+        ("external_id", "", "must not be empty"), ("source", " ", "must not be blank"),
+        ("posted_at", "2026-11-21T09:30:00", "must have a time zone, such as Z or +01:00"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_value_is_said_in_plain_words(field: str, value: object, says: str) -> None:
+    assert faults(**{field: value}) == [Fault(field, says)]
+
+
 def test_a_bad_tag_is_named_by_its_place() -> None:
     assert named(tags=["good", "x" * 201, 3]) == ["tags.1", "tags.2"]
     assert named(tags=["x"] * 101) == ["tags"]
@@ -71,8 +90,8 @@ def test_a_bad_tag_is_named_by_its_place() -> None:
 
 
 def test_fields_that_contradict_each_other_are_said_in_words() -> None:
-    assert faults(salary_min=2, salary_max=1) == [Fault("posting", "salary_min must not be over salary_max")]
-    assert faults(latitude=1) == [Fault("posting", "latitude and longitude go together")]
+    assert faults(salary_min=2, salary_max=1) == [Fault("posting", "salary_min must not be greater than salary_max")]
+    assert faults(latitude=1) == [Fault("posting", "latitude and longitude must be given together")]
 
 
 @pytest.mark.parametrize("field", ["title", "company", "source", "external_id", "location", "description", "seniority"])

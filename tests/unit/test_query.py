@@ -119,7 +119,7 @@ def test_since_is_a_time_or_a_time_ago(text: str, instant: datetime) -> None:
     ],
 )  # fmt: skip
 def test_since_refuses_what_is_no_instant(text: str) -> None:
-    with pytest.raises(Invalid, match="since: must be RFC 3339"):
+    with pytest.raises(Invalid, match="since: must be an RFC 3339 time"):
         parse_since(text, NOW)
 
 
@@ -166,7 +166,7 @@ def test_an_amount_keeps_every_digit_in_the_query_string(value: float) -> None:
 
 def test_a_filter_is_bounded_over_all_its_names() -> None:
     canonical(company=["a"] * 50, tag=["b"] * 49, q="c")
-    with pytest.raises(Invalid, match="has 101 values and words in all, 100 are the most"):
+    with pytest.raises(Invalid, match="has 101 values and words; at most 100 are allowed"):
         canonical(company=["a"] * 50, tag=["b"] * 49, q="c d")
 
 
@@ -189,3 +189,29 @@ def test_a_filter_within_another_lets_through_what_both_do() -> None:
     assert EVERYTHING.narrowed(outer).equalities() == outer.equalities()
     assert narrowed.wants(Kind.POSTED)
     assert not narrowed.wants(Kind.CLOSED)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("compny=acme", "compny: unknown filter; did you mean `company`?"),
+        ("Tag=go", "Tag: unknown filter; did you mean `tag`?"),
+        ("xyz=1", "xyz: unknown filter"), ("workplace=moon", "workplace: must be onsite, hybrid or remote"),
+        ("salary_min=lots", "salary_min: must be a number"),
+        ("currency=euro", "currency: must be a currency code of three letters"),
+        ("near=here", "near: must be a latitude and a longitude in degrees"), ("q=a&q=b", "q: must be given only once"),
+        ("radius_km=0", "radius_km: must be over 0"), ("company=", "company: must not be empty"),
+        (f"company={'x' * 201}", "company: must have at most 200 characters"),
+    ],
+)  # fmt: skip
+def test_a_filter_that_will_not_do_is_refused_in_plain_words(text: str, says: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        parse_filter(text)
+    assert str(refused.value).startswith(says)
+
+
+def test_no_near_name_is_looked_for_beyond_a_few() -> None:
+    with pytest.raises(Invalid) as refused:
+        parse_filter("&".join(f"company{number}=x" for number in range(500)))
+    assert len(refused.value.faults) == 100
+    assert sum("did you mean" in fault.message for fault in refused.value.faults) == 10
