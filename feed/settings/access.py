@@ -26,7 +26,7 @@ class AccessSettings(Group):
     session_same_site: Literal["strict", "lax", "none"] = "lax"
     """`SameSite` of the session's cookie. `none` lets the pages of other sites in `FEED_CORS_ORIGINS` send it."""
     ticket_age: Seconds = 30.0
-    """Seconds within which a ticket must be used for the first time."""
+    """Seconds within which a ticket must be used for the first time. They begin anew when its stream is refused."""
     ticket_resume: Seconds = 3600.0
     """Seconds after its first use for which a ticket's stream may come back with a last id."""
     ticket_bound: bool = True
@@ -51,6 +51,6 @@ class JwtSettings(Group):
     issuer: str | None = Field(default=None, validation_alias="FEED_JWT_ISSUER")
     """The issuer (`iss`) that tokens must name."""
     leeway: Annotated[float, Field(ge=0, le=300)] = Field(default=10.0, validation_alias="FEED_JWT_LEEWAY")
-    """Seconds by which clocks may differ."""
+    """Seconds by which clocks may differ: a token is let in, and its streams go on, for so long after its `exp`."""
     jwks_age: Seconds = 300.0
     """Seconds between reads of the key set. An unknown key id asks sooner, at most every ten seconds."""

@@ -56,7 +56,7 @@ class RequestSettings(Group):
     """What a request may be."""
 
     cors_origins: CommaSeparated[str] = ("*",)
-    """Origins whose pages may read, separated by commas; `*` is any origin."""
+    """Origins whose pages may read, separated by commas. Those of a named origin may also sign in; `*` names none."""
     item_bytes: Bytes = 1024 * 1024
     """Bytes that one posting in a write may have."""
     bytes: Bytes = Field(default=32 * 1024 * 1024, validation_alias="FEED_REQUEST_BYTES")
