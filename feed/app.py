@@ -12,7 +12,6 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from feed import __version__
-<<<<<<< HEAD
 from feed.access.keys import Keys
 from feed.access.revocations import Revocations
 from feed.access.secret import Secret
@@ -36,27 +35,12 @@ from feed.fanout.history import History
 from feed.fanout.hub import Hub
 from feed.fanout.replay_blocks import ReplayBlocks
 from feed.fanout.sources import StreamSources
-from feed.fanout.replay_blocks import ReplayBlocks
-from feed.fanout.sources import StreamSources
-from feed.fanout.replay_blocks import ReplayBlocks
-from feed.fanout.sources import StreamSources
-from feed.fanout.replay_blocks import ReplayBlocks
-from feed.fanout.sources import StreamSources
-from feed.fanout.replay_blocks import ReplayBlocks
-from feed.fanout.sources import StreamSources
-from feed.fanout.replay_blocks import ReplayBlocks
-from feed.fanout.sources import StreamSources
 from feed.fanout.stream_report import StreamReporter
 from feed.fanout.streams import Streams
-from feed.http import health, jobs, openapi, page, probe, problems, sessions, stream, subscribers
+from feed.http import docs, health, jobs, openapi, page, probe, problems, sessions, stream, subscribers
 from feed.http import metrics as metrics_route
 from feed.http.cors import Cors
 from feed.http.gate import Gate
-=======
-from feed.errors import FeedError
-from feed.http import docs, health, jobs, metrics, openapi, page, probe, problems, sessions, stream, subscribers
-from feed.http.cors import Cors
->>>>>>> 38d7736 (Only an origin that is named is told that credentials are allowed)
 from feed.http.origin import Origins
 from feed.http.requests import Requests
 from feed.hypercorn_adapter.connection import Connections, remember_connection

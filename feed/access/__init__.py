@@ -1,1 +1,1 @@
-"""Who may do what: credentials, the grants that they stand for, and their ends."""
+"""Access control: credentials, the grants that they stand for, and how they expire or are revoked."""

@@ -1,4 +1,4 @@
-"""A caller: who sent a request, from where, and over what."""
+"""A caller: who sent a request, from which address, over which protocol."""
 
 from dataclasses import dataclass
 
@@ -7,27 +7,27 @@ from feed.access.grant import NOTHING, OPEN, Grant
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Of one request: behind proxies that are trusted, what they say of it."""
+    """The caller of one request. Behind trusted proxies, the address and the scheme are those that the proxies report."""
 
     grant: Grant = OPEN
     address: str = ""
-    """The client's, without a port; empty where the server does not know it."""
+    """The client's address without a port; empty if the server does not know it."""
     protocol: str = "HTTP/1.1"
     secure: bool = False
     """Whether the client came over TLS."""
     bucket: str = ""
-    """What limits by address count it under; empty where none apply."""
+    """The key under which limits by address count the caller; empty if they do not apply to it."""
 
     @property
     def who(self) -> str:
-        """What limits by key count it under: its credential, else its address; empty where none apply."""
+        """The key under which limits by credential count the caller; without a credential, its address (`bucket`)."""
         return self.grant.name if self.grant.name != "open" else self.bucket
 
     @property
     def family(self) -> str:
-        """Its protocol as streams are counted: `HTTP/2`, or `HTTP/1.1` for every other."""
+        """The protocol under which metrics count the caller's streams: `HTTP/2`, or `HTTP/1.1` for every other one."""
         return "HTTP/2" if self.protocol == "HTTP/2" else "HTTP/1.1"
 
 
 NOBODY = Caller(NOTHING)
-"""One who was not let in."""
+"""A caller that was not let in."""

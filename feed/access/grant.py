@@ -1,4 +1,4 @@
-"""A grant: what whoever sent a credential may do, on which part of the feed, and until when."""
+"""A grant: what the holder of a credential may do, on which part of the feed, and until when."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from feed.model.filter import EVERYTHING, Filter
 
 
 class Scope(StrEnum):
-    """What a credential is good for; write and admin let read as well, admin lets everything."""
+    """What a credential allows. Write includes read, and admin includes everything."""
 
     READ = "read"
     WRITE = "write"
@@ -25,40 +25,40 @@ _IMPLIED = {
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a credential stands for."""
+    """What a credential allows, and whose it is."""
 
     name: str
-    """Who it is, for logs and lists: `key:<id>`, `jwt:<sub>`, or `open`; never the credential."""
+    """The name of the holder for logs and lists: `key:<id>`, `jwt:<sub>`, or `open`; never the credential itself."""
     scopes: frozenset[Scope]
     filter: Filter = EVERYTHING
-    """The part of the feed that its holder sees."""
+    """The part of the feed that the holder sees."""
     filter_text: str = ""
-    """The same as a query string."""
+    """The same filter as a query string."""
     issued_at: float | None = None
-    """Unix time, seconds."""
+    """When the credential was issued; Unix time in seconds."""
     expires_at: float | None = None
-    """Unix time, seconds; open streams end then."""
+    """When the grant ends, and open streams with it; Unix time in seconds."""
     max_streams: int | None = None
     session: str | None = None
-    """Of a cookie: the session's id."""
+    """The id of the session, if the credential is a cookie or was made from one."""
     token: str | None = None
-    """Of a JWT: its `jti`."""
+    """The `jti` of the token, if the credential is a JWT or was made from one."""
 
     def allows(self, scope: Scope) -> bool:
-        """Whether it is good for `scope`."""
+        """Whether the grant includes `scope`."""
         return scope in self.scopes
 
 
 def scopes_of(*scopes: Scope) -> frozenset[Scope]:
-    """The scopes with all that they imply."""
+    """Return the scopes together with the scopes that they include."""
     return frozenset().union(*(_IMPLIED[scope] for scope in scopes))
 
 
 OPEN = Grant("open", frozenset(Scope))
-"""Everybody's, where the service listens on loopback only and asks for no credentials."""
+"""The grant of everybody on this machine, while the service listens on loopback and asks for no credentials."""
 
 OPEN_READING = Grant("open", frozenset({Scope.READ}))
-"""Everybody's, where reading is open."""
+"""The grant of everybody, while reading is open."""
 
 NOTHING = Grant("nobody", frozenset())
-"""Of one who was not let in."""
+"""The grant of a caller that was not let in."""

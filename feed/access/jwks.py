@@ -1,4 +1,4 @@
-"""Published keys (RFC 7517): read from a URL, kept, read again when they are old or a token names one that is new."""
+"""The published keys of a token issuer (RFC 7517), cached, and read again when they are old or a token names a new one."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,16 +16,17 @@ from feed.settings.settings import is_loopback
 log = structlog.get_logger(__name__)
 
 _PAUSE = 10.0
-"""Seconds between two reads, whatever tokens ask for."""
+"""Shortest time in seconds between two reads, however many unknown keys tokens name."""
 _STALE = 86_400.0
-"""Seconds for which keys are good while their place does not answer."""
+"""Seconds for which cached keys are used while their URL does not answer."""
 _TIMEOUT = 5.0
+"""Seconds that one read may take."""
 _LARGEST = 1024 * 1024
-"""Bytes of an answer."""
+"""Bytes that the answer may have."""
 
 
 class PublishedKeys:
-    """The keys of one URL."""
+    """The key set behind one URL; raises ConfigurationError unless the URL is https, or http on this machine."""
 
     def __init__(self, url: str, algorithm: str, age: float) -> None:
         where = urlsplit(url)
@@ -35,12 +36,12 @@ class PublishedKeys:
         self._algorithm = algorithm
         self._age = age
         self._keys: dict[str | None, Any] = {}
-        self._read_at: float | None = None  # loop time of the last good answer
+        self._read_at: float | None = None  # loop time of the last successful read
         self._tried_at: float | None = None
         self._reading = asyncio.Lock()
 
     async def key(self, header: Mapping[str, Any]) -> Any:
-        """The key that a token's header names; raises Unauthorized, or DatabaseUnavailable where none were ever read."""
+        """Return the key that a token's header names; raises Unauthorized, or DatabaseUnavailable without any keys."""
         wanted = header.get("kid")
         if self._old() or (wanted not in self._keys and not (wanted is None and len(self._keys) == 1)):
             await self._refresh(wanted)
@@ -61,7 +62,7 @@ class PublishedKeys:
                     raise DatabaseUnavailable("the keys that verify tokens cannot be read now")
                 return
             if not self._old() and wanted in self._keys:
-                return  # somebody read them meanwhile
+                return  # another request has read them in the meantime
             self._tried_at = now()
             try:
                 self._keys = await self._read()
@@ -83,7 +84,7 @@ class PublishedKeys:
 
 
 def _keys_in(body: bytes, algorithm: str) -> dict[str | None, Any]:
-    """The keys of an answer that are for signatures of one algorithm, by name; raises ValueError where there is none."""
+    """Return the keys of an answer that sign with one algorithm, by their id; raises ValueError if there is none."""
     answer = orjson.loads(body)
     entries = answer.get("keys") if isinstance(answer, dict) else None
     keys: dict[str | None, Any] = {}
@@ -94,7 +95,7 @@ def _keys_in(body: bytes, algorithm: str) -> dict[str | None, Any]:
             try:
                 keys[name] = jwt.PyJWK(entry, algorithm).key
             except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
-                continue  # one of another kind, or no key at all
+                continue  # a key of another type, or a malformed one
     if not keys:
         raise ValueError(f"there is no key for {algorithm}")
     return keys

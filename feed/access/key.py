@@ -1,4 +1,4 @@
-"""An API key as text, `feedkey_<id>_<secret><checksum>`: scanners can recognise it, a typo is seen without a look-up."""
+"""API keys as text, `feedkey_<id>_<secret><checksum>`: secret scanners recognise them, and a typo costs no look-up."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ PREFIX = "feedkey_"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key that is well-formed; whether it is any good the database says."""
+    """A well-formed key. Only the database knows whether it exists and is in force."""
 
     id: str
     text: str
@@ -24,18 +24,18 @@ class Key:
 
     @property
     def digest(self) -> bytes:
-        """What the database keeps. One round of SHA-256: the secret is 190 random bits."""
+        """The digest that the database keeps. One round of SHA-256 is enough for a secret of 190 random bits."""
         return hashlib.sha256(self.text.encode()).digest()
 
 
 def new_key() -> Key:
-    """A key that nobody has."""
+    """Return a new random key."""
     identity, secret = _random(10), _random(32)
     return Key(identity, f"{PREFIX}{identity}_{secret}{_checksum(identity + secret)}")
 
 
 def parse_key(text: str) -> Key | None:
-    """The key that `text` is; None where it cannot be one of ours."""
+    """Return the key that `text` spells; None if the form or the checksum is wrong."""
     found = _FORM.fullmatch(text)
     if found is None or found[3] != _checksum(found[1] + found[2]):
         return None

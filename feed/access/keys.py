@@ -1,4 +1,4 @@
-"""The keys of a process: from a key's text to its grant, with a short memory of what the database said."""
+"""From an API key to its grant, with a short-lived cache of what the database says."""
 
 import asyncio
 import hmac
@@ -15,9 +15,9 @@ from feed.errors import DatabaseUnavailable, Unauthorized
 from feed.model.query import parse_filter
 
 _MOST = 10_000
-"""Keys remembered, with those that do not exist."""
+"""Entries of the cache, which also holds keys that do not exist."""
 _GRACE = 60.0
-"""Seconds for which what was remembered is good while the database is away."""
+"""Seconds for which a cached entry is used while the database is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class KeyRecord:
     revoked_at: float | None = None
 
     def grant(self) -> Grant:
-        """What it stands for."""
+        """Return what the key allows."""
         return Grant(
             f"key:{self.id}", scopes_of(self.scope), parse_filter(self.filter), self.filter, self.created_at,
             self.expires_at, self.max_streams,
@@ -43,24 +43,24 @@ class KeyRecord:
 
 
 class KeyReader(Protocol):
-    """Where keys are kept. Raises DatabaseUnavailable."""
+    """The store of the keys. Its call raises DatabaseUnavailable while the database is away."""
 
     async def key(self, identity: str) -> KeyRecord | None:
-        """The key of that id, revoked or not."""
+        """Return the key with that id, revoked or not; None if there is none."""
 
 
 class Keys:
-    """Looks keys up; a look is good for `cache` seconds, and revocations are heard of sooner (`forget`)."""
+    """Looks keys up. An entry is cached for `cache` seconds, unless a revocation removes it before (`forget`)."""
 
     def __init__(self, reader: KeyReader, cache: float) -> None:
         self._reader = reader
         self._cache = cache
         self._known: OrderedDict[str, tuple[float, KeyRecord | None, Grant | None]] = OrderedDict()
         self._looking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._forgotten = 0  # how often something was
+        self._forgotten = 0  # how often an entry was removed
 
     async def grant(self, text: str) -> Grant:
-        """What a key stands for; raises Unauthorized or DatabaseUnavailable."""
+        """Return what a key allows; raises Unauthorized or DatabaseUnavailable."""
         key = parse_key(text)
         if key is None:
             raise Unauthorized("this is not a valid key: a character is missing or wrong", "malformed")
@@ -70,14 +70,14 @@ class Keys:
         return _in_force(record, grant)
 
     async def of_id(self, identity: str) -> Grant:
-        """The same for one whose secret was checked before; raises Unauthorized or DatabaseUnavailable."""
+        """Return what a key allows whose secret was checked before; raises Unauthorized or DatabaseUnavailable."""
         record, grant = await self._known_or_read(identity)
         if record is None or grant is None:
             raise Unauthorized("this key is unknown", "unknown")
         return _in_force(record, grant)
 
     def knows(self, text: str) -> bool:
-        """Whether a key was good when the database was last asked, however long ago."""
+        """Whether the cache holds a key of that id, however old the entry is."""
         key = parse_key(text)
         found = None if key is None else self._known.get(key.id)
         return found is not None and found[1] is not None
@@ -88,7 +88,7 @@ class Keys:
             self.forget(revocation.subject)
 
     def forget(self, identity: str) -> None:
-        """Look again the next time."""
+        """Remove a key from the cache, so that the next request asks the database."""
         self._known.pop(identity, None)
         self._forgotten += 1
 
@@ -98,7 +98,7 @@ class Keys:
         if found is not None and found[0] > now - self._cache:
             return found[1:]
         lock = self._looking.setdefault(identity, asyncio.Lock())
-        async with lock:  # one look for all who come back at once
+        async with lock:  # one query for all requests that come at the same time
             found = self._known.get(identity)
             if found is not None and found[0] > now - self._cache:
                 return found[1:]
@@ -116,7 +116,7 @@ class Keys:
             return record, grant
 
     async def _read(self, identity: str) -> KeyRecord | None:
-        """What the database says; where something was revoked meanwhile, the look may be from before that."""
+        """Read a key from the database, and again if an entry was removed meanwhile: the answer may be older than that."""
         while True:
             forgotten = self._forgotten
             record = await self._reader.key(identity)

@@ -1,4 +1,4 @@
-"""Revocations: what ended before its time, heard by every process; open streams end with it."""
+"""Revocations: credentials that end before they expire. Every process polls for them, and open streams end with them."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from feed.errors import DatabaseUnavailable, Unauthorized
 from feed.supervision import Backoff, supervised
 
 _OVERLAP = 60.0
-"""Seconds that are read again: what commits late is dated before what was seen."""
+"""Seconds that each poll reads again, because a row may become visible after rows with a later time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """One: of a key, a token's subject or id, a session, or a stream. Times are Unix times in seconds."""
+    """The revocation of a key, a token's subject or id, a session, or a stream. Times are Unix times in seconds."""
 
     id: int
     kind: str
@@ -25,26 +25,26 @@ class Revocation:
 
 
 class Heard(Protocol):
-    """What was read, and when by the clock of whoever keeps it."""
+    """What one poll has read, and when that was by the database's clock."""
 
     @property
     def found(self) -> list[Revocation]:
-        """In the order in which they were made."""
+        """The revocations, in the order in which they were made."""
 
     @property
     def at(self) -> float:
-        """Unix time, seconds."""
+        """The time of the poll; Unix time in seconds."""
 
 
 class RevocationReader(Protocol):
-    """Where revocations are kept. Raises DatabaseUnavailable."""
+    """The store of the revocations. Its call raises DatabaseUnavailable while the database is away."""
 
     async def revocations(self, since: float | None) -> Heard:
-        """What is in force of those made after `since`; None: of all."""
+        """Return the revocations in force that were made after `since`; all of them for None."""
 
 
 class Revocations:
-    """Asks for news every `poll` seconds and tells its listeners; remembers what a credential alone would not show."""
+    """Polls every `poll` seconds and tells its listeners each new revocation; remembers those of tokens and sessions."""
 
     def __init__(self, reader: RevocationReader, poll: float, leeway: float) -> None:
         self._reader = reader
@@ -61,17 +61,17 @@ class Revocations:
         self._listeners.append(listener)
 
     async def run(self) -> None:
-        """Ask for ever."""
-        await supervised("revocations", self._ask, self._backoff)
+        """Poll for ever."""
+        await supervised("revocations", self._poll_for_ever, self._backoff)
 
-    async def _ask(self) -> None:
+    async def _poll_for_ever(self) -> None:
         while True:
             await self.look()
             self._backoff.reset()
             await asyncio.sleep(self._poll)
 
     async def look(self) -> None:
-        """Ask once for all that was missed; raises DatabaseUnavailable."""
+        """Poll once, for everything since the last poll; raises DatabaseUnavailable."""
         heard = await self._reader.revocations(None if self._upto is None else self._upto - _OVERLAP)
         for one in heard.found:
             if one.id not in self._seen:
@@ -88,14 +88,14 @@ class Revocations:
                 del names[subject]
 
     def check(self, grant: Grant) -> None:
-        """Raise Unauthorized for a grant that has ended before its time, DatabaseUnavailable while that is not known."""
+        """Raise Unauthorized for a revoked grant, DatabaseUnavailable before the first poll has succeeded."""
         if self._upto is None and (grant.session is not None or grant.name.startswith("jwt:")):
             raise DatabaseUnavailable("the list of revoked credentials has not been read yet")
         if any(self.concerns(one, grant) for one in self._candidates(grant)):
             raise Unauthorized("this credential was revoked", "revoked")
 
     def concerns(self, one: Revocation, grant: Grant) -> bool:
-        """Whether a grant ends with a revocation; a subject's tokens are those from before it, as far as clocks can tell."""
+        """Whether a revocation ends a grant. That of a subject ends the tokens issued before it, plus the leeway."""
         return _concerns(one, grant, self._leeway)
 
     def _candidates(self, grant: Grant) -> list[Revocation]:

@@ -1,4 +1,4 @@
-"""Sessions: a browser's cookie that stands for a credential, signed by us; `EventSource` can send no other."""
+"""Sessions: a signed cookie that carries a grant, because a browser's `EventSource` can send no header."""
 
 import secrets
 import time
@@ -16,7 +16,7 @@ _AUDIENCE = "feed:session"
 
 
 def claims_of(grant: Grant) -> dict[str, Any]:
-    """A grant as JSON, to be signed or kept."""
+    """Return a grant as JSON, to be signed or stored."""
     return {
         "name": grant.name, "scopes": sorted(grant.scopes), "filter": grant.filter_text, "issued_at": grant.issued_at,
         "expires_at": grant.expires_at, "max_streams": grant.max_streams, "session": grant.session, "token": grant.token,
@@ -24,10 +24,10 @@ def claims_of(grant: Grant) -> dict[str, Any]:
 
 
 def grant_of(claims: dict[str, Any]) -> Grant:
-    """The grant back from its JSON; raises Unauthorized for a filter that is understood no more."""
+    """Return the grant that JSON describes; raises Unauthorized if its filter can no longer be read."""
     try:
         wanted = parse_filter(claims["filter"])
-    except Invalid:  # never: everything
+    except Invalid:  # an unreadable filter must not become no filter
         raise Unauthorized(
             "the filter of this credential cannot be read by this version of the service", "malformed"
         ) from None
@@ -38,7 +38,7 @@ def grant_of(claims: dict[str, Any]) -> Grant:
 
 
 def open_session(grant: Grant, secret: bytes, age: float) -> tuple[Grant, str]:
-    """The grant of a session of at most `age` seconds, and its cookie's value."""
+    """Return the grant of a new session, which lasts `age` seconds at the most, and the value of its cookie."""
     now = time.time()
     ends = now + age if grant.expires_at is None else min(now + age, grant.expires_at)
     opened = replace(grant, expires_at=ends, session=grant.session or secrets.token_urlsafe(12))
@@ -47,7 +47,7 @@ def open_session(grant: Grant, secret: bytes, age: float) -> tuple[Grant, str]:
 
 
 def read_session(value: str, secret: bytes) -> Grant:
-    """The grant of a cookie; raises Unauthorized."""
+    """Return the grant that a cookie carries; raises Unauthorized."""
     try:
         claims = jwt.decode(
             value, secret, ["HS256"], audience=_AUDIENCE, options={"require": ["exp", "iat"], "verify_iat": False}

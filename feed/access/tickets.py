@@ -1,4 +1,4 @@
-"""Tickets: what a URL may carry where no header and no cookie can go; worth one stream, and little to whoever finds it."""
+"""Tickets: a credential that may stand in a URL, because it opens one stream and is worth little to whoever finds it."""
 
 import hashlib
 import re
@@ -44,7 +44,7 @@ class TicketRecord:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What a good ticket lets its bearer do."""
+    """What a valid ticket lets its bearer do."""
 
     digest: bytes
     grant: Grant
@@ -66,12 +66,12 @@ class TicketBook(Protocol):
 
 
 def new_ticket() -> str:
-    """The text of a ticket: 192 random bits."""
+    """Return the text of a new ticket, with 192 random bits."""
     return f"feedticket_{secrets.token_urlsafe(24)}"
 
 
 def digest_of(ticket: str) -> bytes:
-    """What the database keeps of it."""
+    """Return the digest that the database keeps of a ticket."""
     return hashlib.sha256(ticket.encode()).digest()
 
 

@@ -1,4 +1,4 @@
-"""Tokens: JWTs (RFC 7519) of somebody who signs with a key that we were told of; one algorithm, no other (RFC 8725)."""
+"""Tokens: JWTs (RFC 7519) that the configured issuer signed, with the one algorithm that is configured (RFC 8725)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +14,13 @@ from feed.model.query import parse_filter
 from feed.settings.access import JwtSettings
 
 _LATEST = 253_402_300_799.0
-"""Unix time, seconds: the end of the year 9999. Some write `exp` in milliseconds; no calendar holds that."""
+"""The end of the year 9999 as a Unix time in seconds: an `exp` in milliseconds is beyond what a calendar can hold."""
 _LONGEST = 255
-"""Letters of a subject or an id (OpenID Connect Core, 2)."""
+"""Characters that a subject or an id may have (OpenID Connect Core, 2)."""
 
 
 class Tokens:
-    """Checks tokens and reads what they grant: claims `scope`, `feed_filter` (a query string) and `feed_max_streams`."""
+    """Verifies tokens and reads what their claims grant: `scope`, `feed_filter` (a query string) and `feed_max_streams`."""
 
     def __init__(self, settings: JwtSettings) -> None:
         self._algorithm = settings.algorithm
@@ -43,11 +43,11 @@ class Tokens:
 
     @property
     def accepted(self) -> bool:
-        """Whether any token is."""
+        """Whether the service accepts tokens at all."""
         return self._algorithm is not None
 
     async def grant(self, text: str) -> Grant:
-        """What a token grants; raises Unauthorized for one that is no good, Forbidden for one that grants nothing here."""
+        """Return what a token grants; raises Unauthorized if it is not valid, Forbidden if it has no scope of ours."""
         if self._algorithm is None:
             raise Unauthorized("this service accepts no tokens: send an API key (feedkey_...)", "unknown")
         try:
@@ -78,7 +78,7 @@ def _grant_of(claims: Mapping[str, Any], leeway: float) -> Grant:
         )
     try:
         wanted = parse_filter(text)
-    except Invalid as error:  # never: everything
+    except Invalid as error:  # an unreadable filter must not become no filter
         raise Unauthorized(f"the token's claim `feed_filter` is not valid: {error}", "malformed") from None
     issued = claims.get("iat")
     return Grant(
@@ -88,7 +88,7 @@ def _grant_of(claims: Mapping[str, Any], leeway: float) -> Grant:
 
 
 def _name_in(claims: Mapping[str, Any], claim: str) -> str:
-    """A claim that names something, as logs, JSON and the database can carry it; raises Unauthorized."""
+    """Return a claim that is a name, of a form that logs, JSON and the database can hold; raises Unauthorized."""
     name = claims.get(claim, "")
     if not isinstance(name, str) or len(name) > _LONGEST or not name.isprintable():
         raise Unauthorized(

@@ -1,1 +1,1 @@
-"""The HTTP side: routes, problems, the live page. What outsiders see is fixed in the OpenAPI document."""
+"""The HTTP interface: routes, errors, the live page and the API reference. The OpenAPI document is its contract."""

@@ -1,4 +1,4 @@
-"""The client's address and scheme, from the socket and from what trusted proxies say (RFC 7239, `X-Forwarded-*`).
+"""The client's address and scheme, from the socket and from the headers of trusted proxies (RFC 7239, `X-Forwarded-*`).
 
 Anybody can send these headers, and a proxy appends to what it was sent: only the end of a list is its own. So the list is
 read from the right, and only for as long as the hop that wrote an element is trusted.
@@ -20,15 +20,15 @@ class Origin:
     """Where a request came from."""
 
     address: str
-    """Without a port, IPv4 as IPv4; empty where the server does not know it."""
+    """The address without a port, IPv4-mapped IPv6 as IPv4; empty if the server does not know it."""
     secure: bool
     """Whether the client came over TLS."""
     forwarded: bool
-    """Whether the request says that a proxy passed it on, trusted or not."""
+    """Whether the request has a header that proxies add, from a trusted proxy or not."""
 
 
 def origin_of(scope: Mapping[str, Any], trusted: tuple[Network, ...], believed: str = "x-forwarded-for") -> Origin:
-    """The origin of a request, by its ASGI scope; never raises, whatever the headers hold.
+    """Return the origin of a request from its ASGI scope; never raises, whatever the headers hold.
 
     `believed` is the one header that trusted proxies set, `x-forwarded-for` (with `-proto`) or `forwarded`: another they may
     pass on as a client made it up.
@@ -51,7 +51,7 @@ def origin_of(scope: Mapping[str, Any], trusted: tuple[Network, ...], believed: 
 
 
 def bucket_of(address: str) -> str:
-    """What limits by address count: an IPv6 client has a /64 to choose its addresses from, so that is counted as one."""
+    """Return the key under which limits count an address. An IPv6 client may use a whole /64, so that is one key."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:
@@ -64,7 +64,7 @@ def bucket_of(address: str) -> str:
 
 
 def is_within(address: str, networks: tuple[Network, ...]) -> bool:
-    """Whether an address, IPv4-mapped or not, is in one of some networks."""
+    """Whether an address, IPv4-mapped or not, is in one of the networks."""
     plain = _plain(address.partition("%")[0])
     if plain is None:
         return False
@@ -73,7 +73,7 @@ def is_within(address: str, networks: tuple[Network, ...]) -> bool:
 
 
 def _hops(headers: Any, believed: str) -> Iterator[tuple[str | None, str]]:
-    """What was said of each hop, the nearest first: the address it was reached from, if that is one, and the scheme."""
+    """Yield what the headers say of each hop, the nearest first: the address that it saw, or None, and the scheme."""
     if believed == "forwarded":
         for element in _from_right(_joined(headers, b"forwarded") or "", ","):
             yield _hop(element)
@@ -85,15 +85,15 @@ def _hops(headers: Any, believed: str) -> Iterator[tuple[str | None, str]]:
 
 
 def _listed(text: str | None) -> list[str]:
-    """The elements of a list without quotes, the last first."""
+    """Return the elements of a list without quotes, the last one first."""
     return [] if text is None else [element.strip() for element in reversed(text.split(","))]
 
 
 def _hop(element: str) -> tuple[str | None, str]:
-    """An element of `Forwarded`: `for` as an address, and `proto`."""
+    """Return the `for` of an element of `Forwarded` as an address, or None, and its `proto`."""
     pairs: dict[str, str] = {}
     if "\\" in element:
-        return None, ""  # no address and no scheme needs it, and from the right it cannot be told what it escapes
+        return None, ""  # valid elements need no backslash, and read from the right it is ambiguous what it escapes
     for pair in _from_right(element, ";"):
         name, found, value = pair.partition("=")
         name = name.strip().lower()
@@ -109,7 +109,7 @@ def _hop(element: str) -> tuple[str | None, str]:
 
 
 def _node(text: str) -> str | None:
-    """An address, with or without a port: `192.0.2.1:80`, `[2001:db8::1]:80`, `2001:db8::1`; None for anything else."""
+    """Return the address in `192.0.2.1:80`, `[2001:db8::1]:80` or `2001:db8::1`, without a port; None for anything else."""
     if text.startswith("["):
         inner, closed, port = text[1:].partition("]")
         return _plain(inner) if closed and ":" in inner and (not port or port.startswith(":")) else None
@@ -119,7 +119,7 @@ def _node(text: str) -> str | None:
 
 
 def _plain(text: str) -> str | None:
-    """An address in its shortest form, IPv4-mapped IPv6 as IPv4; None where it is none."""
+    """Return an address in its shortest form, IPv4-mapped IPv6 as IPv4; None if `text` is no address."""
     try:
         found = ip_address(text)
     except ValueError:
@@ -133,13 +133,13 @@ def _plain(text: str) -> str | None:
 
 
 def _joined(headers: Any, wanted: bytes) -> str | None:
-    """All lines of a header as one list (RFC 9110, 5.3); None where there is none."""
+    """Return all lines of a header as one list (RFC 9110, 5.3); None if the header is absent."""
     lines = [value for name, value in headers if name == wanted]
     return b",".join(lines).decode("latin-1") if lines else None
 
 
 def _from_right(text: str, separator: str) -> Iterator[str]:
-    """The parts of `text` between separators that are not quoted, the last first.
+    """Yield the parts of `text` between separators that are not quoted, the last one first.
 
     From the right a quote that a client left open on the left swallows nothing of what the proxies wrote behind it.
     """

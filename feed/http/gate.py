@@ -1,4 +1,4 @@
-"""The gate: every request passes here and learns who it is from, or is refused."""
+"""The gate: it authenticates and authorizes every request, and counts it against the limits."""
 
 import math
 from collections.abc import Awaitable, Callable
@@ -58,7 +58,7 @@ class Gate:
         self._revoke = revoke
 
     async def admit(self, request: HTTPConnection, scope: Scope) -> Caller:
-        """The caller, if it may do what `scope` is for; raises Unauthorized, Forbidden, TooMany or DatabaseUnavailable."""
+        """Return the caller, if it has `scope`; raises Unauthorized, Forbidden, TooMany or DatabaseUnavailable."""
         origin = self._origin(request)
         caller = self._caller(request, origin, await self._grant(request, origin, scope))
         if not caller.grant.allows(scope):
@@ -82,9 +82,8 @@ class Gate:
             try:
                 admission = await self._tickets.admit(ticket, origin.address, cursor)
                 grant = admission.grant
-                if (
-                    grant.name == OPEN.name
-                ):  # its maker needed no credential: it is good only where its bearer needs none
+                if grant.name == OPEN.name:
+                    # Its maker needed no credential, so it is good only where its bearer needs none either.
                     self._without(request, origin, Scope.READ)
                 await self._in_force(grant)
             except Unauthorized as error:
@@ -116,30 +115,30 @@ class Gate:
                 log.warning("a ticket could not be given back", error=str(error))
 
     async def may(self, request: HTTPConnection, scope: Scope) -> bool:
-        """Whether the request could do that; never raises for a credential that is none."""
+        """Whether the request has `scope`; an invalid credential is no error here. Raises DatabaseUnavailable."""
         try:
             return (await self._grant(request, self._origin(request), scope)).allows(scope)
         except (Unauthorized, Forbidden, TooMany):
             return False
 
     def too_often(self, caller: Caller) -> bool:
-        """Whether a caller opens streams more often than it may."""
+        """Count a stream of the caller, and return whether it opens streams more often than it may."""
         if not caller.bucket or self._rates.hit("stream", caller.bucket) == 0:
             return False
         self._metrics.limited("stream_rate")
         return True
 
     async def session(self, grant: Grant) -> tuple[Grant, str]:
-        """A session for the holder of a grant, and the value of its cookie."""
+        """Return the grant of a new session for the holder of a grant, and the value of its cookie."""
         return open_session(grant, await self._secret.value(), self._settings.access.session_age)
 
     async def end_session(self, request: HTTPConnection) -> None:
-        """End the session of the request's cookie, in every process; none, or a bad one, has ended already."""
+        """End the session of the request's cookie in every process. Nothing happens if there is no valid cookie."""
         try:
             grant = read_session(request.cookies.get(COOKIE, ""), await self._secret.value())
             self._revocations.check(grant)
         except Unauthorized:
-            return  # it is none, or has ended
+            return  # there is no session, or it has ended
         self._limit("read", self._bucket(self._origin(request)))
         if grant.session is not None:
             await self._revoke("session", grant.session, self._settings.access.session_age)
@@ -149,7 +148,7 @@ class Gate:
         return self._origin(request).secure
 
     def _local(self, request: HTTPConnection, origin: Origin) -> bool:
-        """Whether a request came from this machine, straight, to a name that means this machine.
+        """Whether a request came directly from this machine, to a host name that means this machine.
 
         A proxy on this machine speaks for others, and says so in a header; a page of another site may have a name that leads
         here (DNS rebinding), and says it in Host.
@@ -161,7 +160,7 @@ class Gate:
             and not origin.forwarded
             and server is not None
             and is_loopback(server[0])
-            and request.scope.get("http_version") != "1.0"  # what proxies speak that were not told better
+            and request.scope.get("http_version") != "1.0"  # the default of proxies, not of clients
             and is_loopback(origin.address)
             and (is_loopback(named) or named.endswith(".localhost"))
         )
@@ -178,7 +177,7 @@ class Gate:
                 return await self._by_cookie(cookie)
             except Unauthorized as error:
                 try:
-                    return self._without(request, origin, scope)  # an old cookie is no worse than none
+                    return self._without(request, origin, scope)  # an expired cookie must not be worse than no cookie
                 except Unauthorized:
                     raise error from None
         except Unauthorized as error:
@@ -193,7 +192,7 @@ class Gate:
         if credential.startswith(PREFIX):
             bucket = self._bucket(origin)
             if bucket and not self._keys.knows(credential) and (seconds := self._rates.wait("denied", bucket)) > 0:
-                raise _too_many(seconds)  # guesses are not worth a look into the database
+                raise _too_many(seconds)  # an address that guesses keys must not cause queries
             return await self._keys.grant(credential)
         grant = await self._tokens.grant(credential)
         self._revocations.check(grant)
@@ -207,7 +206,7 @@ class Gate:
         return grant
 
     async def _in_force(self, grant: Grant) -> None:
-        """Whether what a session or a ticket was made from is still good."""
+        """Raise Unauthorized if the credential that a session or a ticket was made from has expired or was revoked."""
         self._revocations.check(grant)
         if grant.name.startswith("key:"):
             await self._keys.of_id(grant.name.removeprefix("key:"))
@@ -236,13 +235,13 @@ class Gate:
         return Caller(grant, origin.address, f"HTTP/{version}", origin.secure, self._bucket(origin))
 
     def _refuse(self, error: Unauthorized, origin: Origin) -> None:
-        """Count a bad credential; raises TooMany for one too many. To have none is no attempt at anything."""
+        """Count an invalid credential; raises TooMany over the limit. A missing credential does not count as an attempt."""
         self._metrics.refused(error.reason)
         if error.reason != "missing":
             self._limit("denied", self._bucket(origin))
 
     def _limit(self, name: Limit, who: str) -> None:
-        """Raise TooMany where `who` has done it too often; nobody is not limited."""
+        """Count a request of `who`; raises TooMany over the limit. An empty `who` is not limited."""
         if who and (seconds := self._rates.hit(name, who)) > 0:
             self._metrics.limited(f"{name}_rate")
             raise _too_many(seconds)
@@ -253,7 +252,7 @@ def _too_many(seconds: float) -> TooMany:
 
 
 def _host_of(host: str) -> str:
-    """The name in a Host header, without its port."""
+    """Return the host name in a Host header, without its port."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0].lower()

@@ -1,4 +1,4 @@
-"""Health: is the process alive, and is the feed flowing."""
+"""Health checks: whether the process is alive, and whether events flow."""
 
 import asyncio
 from typing import Protocol
@@ -19,7 +19,7 @@ from feed.settings.settings import Settings
 
 
 class Following(Protocol):
-    """What health asks of the source that feeds the hub."""
+    """What the health checks need to know of the tailer."""
 
     connected: bool
     fault: str | None
@@ -27,13 +27,13 @@ class Following(Protocol):
 
 
 class Alive(BaseModel):
-    """The process answers."""
+    """The answer of a process that is alive."""
 
     alive: bool = True
 
 
 class Readiness(BaseModel):
-    """`lag` counts events known and not yet handed on; `seen_seconds` is the age of the last good look at the log.
+    """`lag` counts events that are known and not yet handed on; `seen_seconds` is the age of the last read of the log.
 
     `reason` says why it is not ready. `canary_seconds` is what the newest canary took from its row to this process; null
     before the first one, and where there are none. `database` says more to those who may know.
@@ -53,22 +53,22 @@ class Readiness(BaseModel):
 def routes(
     hub: Hub, streams: Streams, source: Following, canary: Canary | None, gate: Gate, settings: Settings
 ) -> APIRouter:
-    """The routes over one hub and its source."""
+    """Return the routes of the health checks."""
     router = APIRouter(tags=["health"], route_class=Route)
 
     @router.get("/healthz")
     async def healthz() -> Alive:
-        """200 while the process answers."""
+        """Answer with 200 while the process is alive."""
         return Alive()
 
     @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
     async def readyz(request: Request) -> Response:
-        """200 while events flow and new streams are welcome; 503 says why not."""
+        """Answer with 200 while events flow and streams can be opened, otherwise with 503 and the reason."""
         seen = None if source.seen_at is None else asyncio.get_running_loop().time() - source.seen_at
         reason = _reason(seen)
         database = "ok"
         if source.fault is not None:
-            # It may name hosts and users.
+            # The reason may name hosts and users.
             database = source.fault if await _may(request) else "unavailable"
         state = Readiness(
             ready=reason is None, reason=reason, draining=streams.draining, database=database, streams=len(streams),
@@ -80,11 +80,11 @@ def routes(
     async def _may(request: Request) -> bool:
         try:
             return await gate.may(request, Scope.ADMIN)
-        except DatabaseUnavailable:  # nobody can say who that is
+        except DatabaseUnavailable:  # without the database it is unknown who asks
             return False
 
     def _reason(seen: float | None) -> str | None:
-        """Why the feed does not flow, or takes nobody; None where it does."""
+        """Return why events do not flow or no stream can be opened; None if everything is well."""
         if streams.draining:
             return "draining"
         if not hub.ready or not source.connected or seen is None:

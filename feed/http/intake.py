@@ -1,4 +1,4 @@
-"""Intake: a request's body, checked posting by posting as it arrives, and kept aside until all of it is good.
+"""Intake: a request's body is checked posting by posting as it arrives, and kept aside until all of it is valid.
 
 Nothing is written before the last byte has come, so a slow client holds no transaction open. Memory is bounded: what was
 checked waits in batches in a file once it is over a mebibyte.
@@ -19,12 +19,14 @@ from feed.errors import Fault, Invalid, TooLarge
 from feed.model.posting import PostingIn, faults_of
 from feed.settings.http import RequestSettings
 
-_ROWS = 500  # postings a statement
-_FAULTS = 100  # named in an answer
+_ROWS = 500
+"""Postings in one statement."""
+_FAULTS = 100
+"""Faults that an answer names."""
 
 
 class Spool:
-    """Batches kept aside, in memory or on disk; can be gone through more than once."""
+    """Batches that are kept aside, in memory or on disk. They can be iterated more than once."""
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=1024 * 1024)  # noqa: SIM115 (closed by __exit__)
@@ -57,7 +59,7 @@ class Spool:
 
 
 class Intake:
-    """Checks postings one by one; remembers the faults of all and the keys of the good."""
+    """Checks postings one by one, and collects their faults and the keys of the valid ones."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
@@ -88,13 +90,13 @@ class Intake:
                 self._flush()
 
     def broken(self, message: str) -> None:
-        """The next item is no JSON at all."""
+        """Note that the next item is not valid JSON."""
         if len(self._faults) < _FAULTS:
             self._faults.append(Fault("posting", message, self._index))
         self._index += 1
 
     def finish(self) -> None:
-        """Everything has been taken; raises Invalid if anything was wrong."""
+        """Store the last batch; raises Invalid if any posting was not valid."""
         if self._faults:
             raise Invalid(self._faults[:_FAULTS])
         if self._pending:
@@ -106,7 +108,7 @@ class Intake:
 
 
 def check(item: Any, index: int | None = None) -> PostingIn:
-    """One posting out of parsed JSON; raises Invalid naming every bad field."""
+    """Return the posting in parsed JSON; raises Invalid, which names every bad field."""
     if not isinstance(item, dict):
         raise Invalid([Fault("posting", "must be a JSON object", index)])
     try:
@@ -116,14 +118,14 @@ def check(item: Any, index: int | None = None) -> PostingIn:
 
 
 def bounded(item: Any, settings: RequestSettings, name: str = "the posting") -> Any:
-    """Return `item`; raises TooLarge where it is over the bound of one."""
+    """Return `item`; raises TooLarge if it has more bytes than one posting may have."""
     if len(orjson.dumps(item)) > settings.item_bytes:
         raise TooLarge(f"{name} has more than {settings.item_bytes:,} bytes")
     return item
 
 
 async def pieces(request: Request, settings: RequestSettings) -> AsyncIterator[bytes]:
-    """The body as it comes; raises TooLarge over the bound, Invalid where the client stalls."""
+    """Yield the body as it arrives; raises TooLarge over the bound, Invalid if the client stalls."""
     announced = request.headers.get("content-length", "0")
     total = 0
     too_large = TooLarge(f"a request may have at most {settings.bytes:,} bytes: split it into several")
@@ -145,7 +147,7 @@ async def pieces(request: Request, settings: RequestSettings) -> AsyncIterator[b
 
 
 async def read_json(request: Request, settings: RequestSettings) -> Any:
-    """A whole body of JSON; raises Invalid or TooLarge."""
+    """Return a whole JSON body; raises Invalid or TooLarge."""
     body = b"".join([piece async for piece in pieces(request, settings)])
     try:
         return orjson.loads(body)
@@ -154,7 +156,7 @@ async def read_json(request: Request, settings: RequestSettings) -> Any:
 
 
 async def take_array(items: list[Any], intake: Intake, settings: RequestSettings) -> None:
-    """Check the items of an array, giving way to others now and then."""
+    """Check the items of an array, yielding to the event loop every hundred items."""
     for number, item in enumerate(items):
         intake.take(bounded(item, settings, f"item {number}"))
         if number % 100 == 99:
@@ -163,7 +165,7 @@ async def take_array(items: list[Any], intake: Intake, settings: RequestSettings
 
 
 async def take_lines(request: Request, intake: Intake, settings: RequestSettings) -> None:
-    """Check NDJSON line by line; blank lines do not count."""
+    """Check NDJSON line by line; blank lines are ignored."""
     rest = b""
     number = 0
     too_large = f"has more than {settings.item_bytes:,} bytes"

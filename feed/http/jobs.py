@@ -1,4 +1,4 @@
-"""Routes of the postings: list, read, write, close."""
+"""The routes of the postings: list, read, write and close."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -26,7 +26,7 @@ _ID = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
 class ListQuery(FilterQuery):
-    """The filters, and which page of the list."""
+    """The parameters of a list: the filters, and the page."""
 
     open: Literal["true", "false", "any"] = Field(default="true", description="Open postings, closed ones, or both.")
     limit: int = Field(default=50, ge=1, le=500)
@@ -37,7 +37,7 @@ class ListQuery(FilterQuery):
 
 
 class StreamHint(BaseModel):
-    """Where to go on from a list: the cursor that the same read saw, and the stream with the same filters."""
+    """Where a stream with the same filters goes on from a list without a gap."""
 
     last_event_id: str
     url: str
@@ -54,7 +54,7 @@ class JobList(BaseModel):
 
 
 class WrittenMany(BaseModel):
-    """What became of the postings of a write."""
+    """How many postings of a write were new, changed or unchanged."""
 
     created: int
     updated: int
@@ -62,7 +62,7 @@ class WrittenMany(BaseModel):
 
 
 def _body(*media: str) -> dict[str, Any]:
-    """Document a body that the route reads itself."""
+    """Return the OpenAPI description of a body that the route reads itself."""
     one = PostingIn.model_json_schema()
     many = {"anyOf": [one, {"type": "array", "items": one}]}
     content: dict[str, Any] = {"application/json": {"schema": many if len(media) > 1 else one}}
@@ -72,14 +72,14 @@ def _body(*media: str) -> dict[str, Any]:
 
 
 def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
-    """The routes over one store."""
+    """Return the routes of the postings."""
     router = APIRouter(prefix="/v1/jobs", tags=["postings"], route_class=Route)
 
     @router.get("", response_model=JobList, responses=documented(401, 403, 422, 429, 503))
     async def list_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
-        """Postings that match, newest first, and the cursor from which `stream.url` goes on without a gap.
+        """List the postings that match, the newest first. A stream from `stream.url` goes on from there without a gap.
 
-        A change that happens in between may come in both: `version` tells which is newer.
+        A change that happens in between may be in both: `version` tells which state is newer.
         """
         caller = await gate.admit(request, Scope.READ)
         wanted = query.canonical(settings.requests.filter_values).narrowed(caller.grant.filter)
@@ -101,7 +101,7 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
 
     @router.get("/{job_id}", response_model=PostingWhole, responses=documented(401, 403, 404, 422, 429, 503))
     async def read_job(request: Request, job_id: _ID) -> Response:
-        """One posting, with its description."""
+        """Read one posting with its description."""
         caller = await gate.admit(request, Scope.READ)
         return Response(await store.read(job_id, caller.grant.filter), media_type="application/json")
 
@@ -113,9 +113,9 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
         openapi_extra=_body("application/json", "application/x-ndjson"),
     )
     async def write_jobs(request: Request) -> Response:
-        """Write one posting, an array, or NDJSON: all or nothing, idempotent on `source` + `external_id`.
+        """Write one posting, an array of them, or NDJSON: all or none, idempotent on `source` and `external_id`.
 
-        A posting without `external_id` is new each time. An absent `closed_at` leaves a posting open or closed as it is.
+        A posting without `external_id` is new each time. Without `closed_at`, a posting stays open or closed as it is.
         """
         await gate.admit(request, Scope.WRITE)
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
@@ -144,11 +144,11 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
         dependencies=[Depends(same_site)],
     )
     async def close_job(job_id: _ID, request: Request) -> Response:
-        """Close a posting; one that is closed stays as it is."""
+        """Close a posting. One that is closed already stays as it is."""
         caller = await gate.admit(request, Scope.WRITE)
         async for _ in pieces(request, settings.requests):
             pass
-        await store.read(job_id, caller.grant.filter)  # what it may not see is not there
+        await store.read(job_id, caller.grant.filter)  # a posting that the credential may not see is answered with 404
         await store.close(job_id)
         return Response(await store.read(job_id), media_type="application/json")
 
@@ -160,7 +160,7 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
         openapi_extra=_body("application/json"),
     )
     async def put_job(source: str, external_id: str, request: Request) -> Response:
-        """Write one posting under its own name."""
+        """Write the posting with this `source` and `external_id`."""
         await gate.admit(request, Scope.WRITE)
         body = await read_json(request, settings.requests)
         if isinstance(body, dict):

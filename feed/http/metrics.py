@@ -14,7 +14,7 @@ from feed.observability.sampler import Sampler
 
 
 def routes(metrics: Metrics, sampler: Sampler, gate: Gate) -> APIRouter:
-    """The route over one process's metrics, which shares them with the other workers."""
+    """Return the route of the metrics, which the workers of one service share."""
     router = APIRouter(tags=["operators"], route_class=Route)
 
     @router.get(
@@ -23,7 +23,7 @@ def routes(metrics: Metrics, sampler: Sampler, gate: Gate) -> APIRouter:
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(401, 403, 429, 503)},
     )
     async def read_metrics(request: Request) -> Response:
-        """Prometheus's text format, summed over the workers. Needs the scope `metrics`, unless it is open."""
+        """Read the metrics of all workers in Prometheus's text format. Needs the scope `metrics`, unless open."""
         await gate.admit(request, Scope.METRICS)
         await sampler.sample()
         body, media_type = await asyncio.to_thread(metrics.render)

@@ -1,4 +1,4 @@
-"""What the OpenAPI says of credentials; the gate reads them itself, so FastAPI does not know."""
+"""The credentials in the OpenAPI document. The gate reads them itself, so FastAPI cannot describe them."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ _SCHEMES = {
 
 
 def install(app: FastAPI) -> None:
-    """Describe the credentials in `app`'s OpenAPI: any one of them, or none where it is open."""
+    """Describe the credentials in the OpenAPI document of `app`: one of them is enough, and none where access is open."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:

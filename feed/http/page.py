@@ -1,4 +1,4 @@
-"""The live page: one static page and its files."""
+"""The live page at `/` and its static files."""
 
 from collections.abc import Mapping
 from importlib import resources
@@ -41,7 +41,7 @@ class Files(StaticFiles):
         self._headers = headers
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return the file, or what there is instead, with the headers."""
+        """Return the file, or 304, with the headers; raises HTTPException for 404 and 405."""
         if scope["method"] not in ("GET", "HEAD"):
             raise HTTPException(405, headers={"Allow": "GET, HEAD, OPTIONS"})
         response = await super().get_response(path, scope)

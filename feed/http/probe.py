@@ -1,4 +1,4 @@
-"""The probe: three small frames at known times, by which a client sees whether anything on the way holds frames back."""
+"""The probe: three small frames at known times, which show a client whether a proxy on the way buffers streams."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ _FRAMES = 3
 _GAP = 0.3
 """Seconds between two frames."""
 _AT_ONCE = 100
-"""Probes open at the same time, a process; more are told to come back."""
+"""Probes that a process answers at the same time; further ones get 429."""
 
 _DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {
@@ -38,13 +38,13 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
 
 
 class Probe:
-    """The probes that are open."""
+    """Counts the probes that are open."""
 
     def __init__(self) -> None:
         self._open = 0
 
     async def frames(self, client: str) -> AsyncIterator[bytes]:
-        """The body of one, for a client at that address."""
+        """Yield the body of one probe for a client at that address."""
         self._open += 1
         try:
             clock = asyncio.get_running_loop().time
@@ -59,21 +59,21 @@ class Probe:
             self._open -= 1
 
     def check(self) -> None:
-        """Raise TooMany where another one is one too many."""
+        """Raise TooMany while too many probes are open."""
         if self._open >= _AT_ONCE:
             raise TooMany("too many probes at the same time: try again in 1 s", 1)
 
 
 def routes(settings: ProxySettings) -> APIRouter:
-    """The route of the probe."""
+    """Return the route of the probe."""
     router = APIRouter(tags=["health"], route_class=Route)
     probe = Probe()
 
     @router.get("/v1/probe", response_class=StreamingResponse, responses=_DOCUMENTED)
     async def send_probe(request: Request) -> Response:
-        """Three timed frames: where they arrive together, a proxy on the way holds streams back (`feed doctor`)."""
+        """Send three timed frames: if they arrive together, a proxy on the way buffers streams (see `feed doctor`)."""
         probe.check()
-        # The headers that a stream has, so that what is on the way treats it like one.
+        # The same headers as a stream, so that proxies treat the probe like one.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         if is_head(request.scope):
             return Response(headers=headers, media_type="text/event-stream")

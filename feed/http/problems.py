@@ -1,4 +1,4 @@
-"""Problems: the one place where errors become `application/problem+json` (RFC 9457)."""
+"""Problems: the one place where errors become answers of type `application/problem+json` (RFC 9457)."""
 
 import asyncio
 import math
@@ -32,7 +32,7 @@ from feed.model.frame import encode
 
 
 class ProblemFault(BaseModel):
-    """One bad field; `index` is the item's place in the request, from 0."""
+    """What is wrong with one field; `index` is the place of the posting in the request, from 0."""
 
     field: str
     message: str
@@ -40,7 +40,7 @@ class ProblemFault(BaseModel):
 
 
 class Problem(BaseModel):
-    """What an error answers with."""
+    """The body of an answer that reports an error."""
 
     type: str = "about:blank"
     title: str
@@ -62,7 +62,7 @@ _INSTEAD = {
         ("next", "cursor", "after", "id"), "pass the id of the last event as `last_event_id`"
     ),
 }
-"""By a parameter that a route takes: names that clients try in its stead, and what to tell them."""
+"""By a parameter that a route takes: the names that clients try instead of it, and what to tell them."""
 _READ_OUT = 30.0  # seconds
 _STATUS: dict[type[FeedError], int] = {
     Invalid: 422, NotFound: 404, TooLarge: 413, DatabaseUnavailable: 503, DatabaseRefused: 503, Unauthorized: 401,
@@ -71,7 +71,7 @@ _STATUS: dict[type[FeedError], int] = {
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route's `responses` say of its problems; a model would have FastAPI promise application/json too."""
+    """Return the `responses` of a route for its problems. With a model, FastAPI would promise application/json as well."""
     schema = Problem.model_json_schema()
     schema["properties"]["errors"]["items"] = schema.pop("$defs")["ProblemFault"]
     content = {"application/problem+json": {"schema": schema}}
@@ -79,7 +79,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def problem(status: int, detail: str, faults: Iterable[Fault] = (), headers: dict[str, str] | None = None) -> Response:
-    """The response for a problem."""
+    """Return the response for a problem."""
     body: dict[str, object] = {
         "type": "about:blank",
         "title": _TITLES.get(status, "Error"),
@@ -113,7 +113,7 @@ async def _read_out(request: Request) -> None:
 
 
 async def _nobody_there(_: Request, __: Exception) -> Response:
-    """The client left in the middle of its request: nobody reads this."""
+    """Answer a client that left in the middle of its request; nobody reads the answer."""
     return Response(status_code=400)
 
 
@@ -123,7 +123,8 @@ async def _feed_error(request: Request, error: Exception) -> Response:
     faults = error.faults if isinstance(error, Invalid) else ()
     detail = str(error)
     if isinstance(error, DatabaseUnavailable | DatabaseRefused) and error.__cause__ is not None:
-        detail = "the database is not to be had now; the service's log says why"  # the driver names hosts and users
+        # The driver's own words name hosts and users.
+        detail = "the database is not available now; the log of the service says why"
     return problem(status, detail, faults, _headers(error, status))
 
 
@@ -158,7 +159,7 @@ def _parameters(request: Request) -> list[str]:
 async def _http(request: Request, error: Exception) -> Response:
     await _read_out(request)
     status = error.status_code if isinstance(error, HTTPException) else 500
-    if status == 400:  # FastAPI's word for a body that is not even UTF-8
+    if status == 400:  # FastAPI's status for a body that is not UTF-8
         fault = Fault("body", "must be valid JSON")
         return problem(422, f"{fault.field}: {fault.message}", [fault])
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
@@ -167,12 +168,12 @@ async def _http(request: Request, error: Exception) -> Response:
             headers["Allow"] = ", ".join(methods)
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
-    detail = str(error.detail) if isinstance(error, HTTPException) else "something went wrong here"
+    detail = str(error.detail) if isinstance(error, HTTPException) else "internal error"
     return problem(status, detail, headers=headers)
 
 
 async def _crash(_: Request, __: Exception) -> Response:
-    return problem(500, "something went wrong here; the server's log says what")
+    return problem(500, "internal error: the log of the service says more")
 
 
 def install(app: FastAPI) -> None:

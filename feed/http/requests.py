@@ -1,6 +1,6 @@
-"""Requests: each has an id, which all log lines of it carry; writes and faults leave a line, and every answer is counted.
+"""Requests: each gets an id, which all of its log lines carry. Writes and failures are logged, and every answer is counted.
 
-The outermost step, and as thin as ASGI allows: the body of a stream goes past it.
+This is the outermost step, and as thin as ASGI allows: the body of a stream does not pass through it.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ _NAME = b"x-request-id"
 _SHAPE = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 NO_ROUTE = "none"
-"""The route of what has none: metrics and logs never hold what a client made up."""
+"""The route of a request that matches none: paths that clients make up must not get into metrics and logs."""
 
 
 class Requests:
-    """Goes around an application."""
+    """Wraps an application."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -56,13 +56,13 @@ class Requests:
 
 
 class _Exchange:
-    """One request and its answer, as they pass."""
+    """One request and its answer, on their way through."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, given: bytes) -> None:
         self.scope = scope
         self.began = asyncio.get_running_loop().time()
         self.status: int | None = None
-        self.taken = 0  # bytes of the request's body
+        self.taken = 0  # bytes of the request's body so far
         self._receive = receive
         self._send = send
         self._given = given
@@ -81,6 +81,6 @@ class _Exchange:
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the path that a request was routed to."""
+    """Return the path template of the route that a request matched; `NO_ROUTE` if there is none."""
     found: Any = scope.get("route")
     return getattr(found, "path", NO_ROUTE)

@@ -1,4 +1,4 @@
-"""Sessions and tickets: how a browser, whose `EventSource` can set no header, reads a feed that needs a credential."""
+"""The routes of sessions and tickets, which let a browser's `EventSource` read a feed that needs a credential."""
 
 import time
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from feed.settings.settings import Settings
 
 
 class SessionInfo(BaseModel):
-    """Whose session it is. `expires_at` is null where no end is known."""
+    """Whose credential it is, and what it allows. `expires_at` is null if it does not expire."""
 
     name: str
     scopes: list[Scope]
@@ -34,7 +34,7 @@ class SessionInfo(BaseModel):
 
 
 class Ticket(BaseModel):
-    """What opens one stream."""
+    """A ticket, which opens one stream."""
 
     ticket: str
     url: str = Field(description="Where to open it, such as `new EventSource(url)`.")
@@ -42,7 +42,7 @@ class Ticket(BaseModel):
 
 
 def routes(gate: Gate, store: AccessStore, origins: Origins, settings: Settings) -> APIRouter:
-    """The routes over one gate."""
+    """Return the routes of sessions and tickets."""
     router = APIRouter(prefix="/v1", tags=["access"], route_class=Route)
     known_origin = Depends(origins.known)
 
@@ -55,7 +55,7 @@ def routes(gate: Gate, store: AccessStore, origins: Origins, settings: Settings)
         Cross-origin: `new EventSource(url, {withCredentials: true})`, from an origin that the service allows by name.
         """
         caller = await gate.admit(request, Scope.READ)
-        if caller.grant.name == OPEN.name:  # what is open now need not be when the cookie comes back
+        if caller.grant.name == OPEN.name:  # reading may no longer be open when the cookie comes back
             raise Unauthorized(
                 "the request has no credential to sign in with: send `Authorization: Bearer <key or token>`", "missing"
             )
@@ -69,12 +69,12 @@ def routes(gate: Gate, store: AccessStore, origins: Origins, settings: Settings)
 
     @router.get("/session", response_model=SessionInfo, responses=documented(401, 403, 429, 503))
     async def read_session(request: Request) -> Response:
-        """Whose credential this is, and what it is good for."""
+        """Tell whose credential this is, and what it allows."""
         return _session((await gate.admit(request, Scope.READ)).grant)
 
     @router.delete("/session", status_code=204, responses=documented(403, 503), dependencies=[known_origin])
     async def sign_out(request: Request) -> Response:
-        """End the session: its cookie is worth nothing from now on, and its streams end."""
+        """End the session: its cookie is no longer valid, and its streams end."""
         await gate.end_session(request)
         response = Response(status_code=204)
         secure = gate.secure(request) or settings.access.session_same_site == "none"
@@ -88,10 +88,10 @@ def routes(gate: Gate, store: AccessStore, origins: Origins, settings: Settings)
         dependencies=[known_origin], openapi_extra=_TICKET_BODY,
     )  # fmt: skip
     async def issue_ticket(request: Request) -> Response:
-        """A ticket for one stream with this filter: for `new EventSource(url)` where no cookie can go.
+        """Issue a ticket for one stream with this filter: for `new EventSource(url)` where no cookie can be sent.
 
-        It must be used within seconds, once. Its stream may come back with its last id, as browsers do by themselves, from
-        the same address and for a bounded time.
+        It must be used within `expires_in` seconds, once. Its stream may come back with its last id, as browsers do by
+        themselves, from the same address and for a limited time. A stream that is refused does not use the ticket up.
         """
         caller = await gate.admit(request, Scope.READ)
         query = await _filters(request, settings.requests)
@@ -107,12 +107,12 @@ def routes(gate: Gate, store: AccessStore, origins: Origins, settings: Settings)
 
 _SECRET = {"Cache-Control": "no-store"}
 _TICKET_BYTES = 64 * 1024
-"""A ticket's filters, as JSON."""
+"""Bytes that the filters of a ticket may have, as JSON."""
 _TICKET_BODY = {"requestBody": {"content": {"application/json": {"schema": FilterQuery.model_json_schema()}}}}
 
 
 async def _filters(request: Request, settings: RequestSettings) -> FilterQuery:
-    """The filters that a ticket is asked for; no body is no filter. Raises TooLarge or Invalid."""
+    """Return the filters of a ticket from the request; without a body there are none. Raises TooLarge or Invalid."""
     body = b""
     async for piece in pieces(request, settings):
         body += piece

@@ -1,4 +1,4 @@
-"""The route of the stream: from a request to frames, by the wire where there is one, else through sse-starlette."""
+"""The route of the stream: it sends frames straight to the connection (the wire), or else through sse-starlette."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -35,36 +35,34 @@ _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class StreamResponse(EventSourceResponse):
-    """A stream as a response. Heartbeats and goodbyes are the stream's own; a client that stops reading is cut off."""
+    """The response that sends a stream. The stream makes its own heartbeats; a client that stops reading is cut off."""
 
     def __init__(
         self, stream: Stream, streams: Streams, connection: Connection, send_timeout: float,
         unopened: Callable[[], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
         """Answer with `stream`; `unopened` is awaited if the stream ends without having begun."""
-        # Where we can cut the connection one watch looks over all streams; a time-out for each send costs more.
+        # If the connection can be cut, one task watches all streams, which costs less than a time-out for each send.
         timeout = None if connection.reachable else send_timeout
-<<<<<<< HEAD
         pieces = stream.wire.pieces() if isinstance(stream.wire, QueueWire) else iter(())
-        super().__init__(pieces, headers=_HEADERS, ping=0, sep="\n", send_timeout=timeout, data_sender_callable=self._fill_queue)
-=======
-        super().__init__(stream.frames(), headers=_HEADERS, ping=0, sep="\n", send_timeout=timeout)
->>>>>>> 5525da1 (HEAD works wherever GET does, OPTIONS answers, and Allow names what a path allows)
-        del self.headers["connection"]  # it has no place in HTTP/2
+        super().__init__(
+            pieces, headers=_HEADERS, ping=0, sep="\n", send_timeout=timeout, data_sender_callable=self._fill_queue
+        )
+        del self.headers["connection"]  # HTTP/2 forbids it
         self._stream = stream
         self._streams = streams
         self._connection = connection
         self._unopened = unopened
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it. By wire only the head goes out here: the body goes on when the application has returned."""
+        """Send the response. With a wire only its head is sent here: the body goes on after the application has returned."""
         wire = self._connection.wire
         if wire is None:
             await self._watched(self._by_events(scope, receive, send))
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         body = _by_wire(self._stream, self._streams, wire, self._connection.send)
-        # A frame less for each stream that has no ticket.
+        # A stream without a ticket needs no second coroutine, which would cost memory for as long as it is open.
         wire.take(body if self._unopened is None else self._watched(body), self._stream.gone)
         if wire.closed and self._unopened is not None:  # the client was gone already, so the body was not started
             body.close()
@@ -79,12 +77,12 @@ class StreamResponse(EventSourceResponse):
                 await self._unopened()
 
     async def _by_events(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it through sse-starlette, which fetches pieces of the body from a queue: under any other server."""
+        """Send the body through sse-starlette, under servers that have no wire: it fetches pieces from a queue."""
         stream, connection = self._stream, self._connection
         clock = asyncio.get_running_loop().time
 
         async def direct(message: Message) -> None:
-            """Past the middlewares, which look at no body, straight to the server."""
+            """Send the body straight to the server: no middleware looks at it."""
             if message["type"] != "http.response.body":
                 await send(message)
                 return
@@ -179,17 +177,11 @@ def _documented() -> dict[int | str, dict[str, Any]]:
     } | documented(401, 403, 422)
 
 
-<<<<<<< HEAD
 def routes(sources: StreamSources, streams: Streams, gate: Gate, settings: Settings) -> APIRouter:
     """The stream, served from `sources`."""
     hub = sources.hub
     router = APIRouter(prefix="/v1/jobs", tags=["stream"], route_class=Route)
     waves = Waves()
-=======
-def routes(hub: Hub, history: History, streams: Streams, gate: Gate, settings: Settings) -> APIRouter:
-    """The stream over one hub."""
-    router = APIRouter(prefix="/v1/jobs", tags=["stream"], route_class=Route)
->>>>>>> 5525da1 (HEAD works wherever GET does, OPTIONS answers, and Allow names what a path allows)
 
     @router.get("/stream", response_class=Response, responses=_documented())
     async def stream(
@@ -197,7 +189,7 @@ def routes(hub: Hub, history: History, streams: Streams, gate: Gate, settings: S
         query: Annotated[StreamQuery, Query()],
         last_event_id: Annotated[str | None, Header(description="Sent by browsers when they reconnect.")] = None,
     ) -> Response:
-        """Postings the moment they are committed: first what was missed, then live.
+        """Stream postings the moment they are committed: first those that were missed, then live ones.
 
         `curl -N 'http://127.0.0.1:8000/v1/jobs/stream?location=berlin&since=1h'`
         """
@@ -212,27 +204,17 @@ def routes(hub: Hub, history: History, streams: Streams, gate: Gate, settings: S
         # A service that is full looks at tickets all the same: they stay good for as long as their clients are told to wait.
         if refused is None or (refused is Goodbye.FULL and query.ticket is not None):
             try:
-<<<<<<< HEAD
-                caller = await gate.admit_stream(request, query.ticket, start.cursor, began)
-                if gate.too_often(caller):
-                    refused = Goodbye.RATE
-=======
                 visitor = await gate.admit_stream(request, query.ticket, start.cursor)
                 if refused is None and gate.too_often(visitor.caller):
                     refused = Goodbye.RATE
                 refused = refused or streams.refusal_of(visitor.caller)
                 if refused is None:
                     redeemed_at = await gate.redeem(request, visitor, began)
->>>>>>> 656bfc9 (A stream that is refused, or never begins, does not use its ticket up)
             except TooMany:
                 refused = Goodbye.RATE
             except DatabaseUnavailable:
-<<<<<<< HEAD
-                refused = Goodbye.UNAVAILABLE
-=======
                 refused = Goodbye.UNAVAILABLE
         caller = visitor.caller
->>>>>>> 656bfc9 (A stream that is refused, or never begins, does not use its ticket up)
         filters = query.encoded()
         snapshot = f"/v1/jobs?{filters}" if filters else "/v1/jobs"
         connection = connection_of(request.scope)

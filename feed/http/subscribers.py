@@ -112,15 +112,9 @@ class Kicked(BaseModel):
     ended: bool
 
 
-<<<<<<< HEAD
 def routes(presence: Presence, gate: Gate) -> APIRouter:
     """Return the routes over what the processes report."""
     router = APIRouter(prefix="/v1/subscribers", tags=["operators"], route_class=Route)
-=======
-def routes(census: Census, gate: Gate) -> APIRouter:
-    """The routes over one census."""
-    router = APIRouter(prefix="/v1/subscribers", tags=["operators"], route_class=Route)
->>>>>>> 5525da1 (HEAD works wherever GET does, OPTIONS answers, and Allow names what a path allows)
 
     @router.get(
         "",

@@ -183,19 +183,6 @@ _SET_HERE = dict.fromkeys(("id", "version", "updated_at", "href"), "the service 
 
 
 def faults_of(error: ValidationError, index: int | None = None) -> list[Fault]:
-<<<<<<< HEAD
-    """Return a fault for each bad field of one posting; `index` is its place in the request, from 0."""
-    found = []
-    for entry in error.errors(include_url=False, include_context=False, include_input=False):
-        field = ".".join(str(part) for part in entry["loc"]) or "posting"
-        message = entry["msg"].removeprefix("Value error, ")
-        if entry["type"] == "extra_forbidden":
-            message = "is no field of a posting that can be written"
-        elif entry["type"] == "missing":
-            message = "is required"
-        found.append(Fault(field, message, index))
-    return found
-=======
     """Name each bad field of one posting; at most a hundred."""
     entries = error.errors(include_url=False, include_input=False)[:100]
     messages = complaints(entries, "field", PostingIn.model_fields, _SET_HERE)
@@ -203,4 +190,3 @@ def faults_of(error: ValidationError, index: int | None = None) -> list[Fault]:
         Fault(".".join(str(part) for part in entry["loc"]) or "posting", message, index)
         for entry, message in zip(entries, messages, strict=True)
     ]
->>>>>>> aaa81e9 (Errors say in plain words what is wrong and what to send instead)
