@@ -48,11 +48,6 @@ class Stream:
         self._pulled = 0  # bytes that the stream found for itself; the subscriber counts what the hub gave
 
     @property
-    def opened(self) -> bool:
-        """Whether it has begun: its position is known, and its first frame was made."""
-        return self._opened
-
-    @property
     def leaving(self) -> bool:
         """Whether it has been told to end."""
         return self._reason is not None

@@ -31,7 +31,7 @@ class FakeStream:
 
 def reporter(*streams: FakeStream) -> StreamReporter:
     """A reporter on these streams."""
-    return StreamReporter(Hub(load_settings()), cast("Any", list(streams)))
+    return StreamReporter(Hub(load_settings().hub), cast("Any", list(streams)))
 
 
 async def ids(streams: list[FakeStream], *sorts: Sort, limit: int = 100) -> list[str]:
