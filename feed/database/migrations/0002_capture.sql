@@ -94,7 +94,7 @@ BEGIN
         FROM inbox i
        WHERE i.nested AND i.xid::text = me AND i.id >= inner_first AND i.origin IS NOT DISTINCT FROM source),
     concerned AS (
-      SELECT w.*, w.posting = ANY (lasting) AS lasts,
+      SELECT w.*, w.posting IN (SELECT unnest(lasting)) AS lasts,
              lead(w.kind) OVER (PARTITION BY w.posting, w.outermost ORDER BY w.id) AS next,
              bool_and(w.outermost) OVER (PARTITION BY w.posting) OR NOT bool_or(w.outermost) OVER (PARTITION BY w.posting)
                AS settled
