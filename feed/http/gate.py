@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import HTTPConnection
 
 from feed.access.caller import Caller
-from feed.access.grant import OPEN, OPEN_READING, Grant, Scope
+from feed.access.grant import NOTHING, OPEN, OPEN_READING, Grant, Scope
 from feed.access.key import PREFIX
 from feed.access.keys import Keys
 from feed.access.revocations import Revocations
@@ -77,6 +77,10 @@ class Gate:
         if not grant.allows(Scope.READ):
             raise Forbidden("this credential is not good for reading")
         return self._caller(request, origin, grant)
+
+    def stranger(self, request: HTTPConnection) -> Caller:
+        """The caller of a request whose credential nobody has looked at: an address and a protocol, and no rights."""
+        return self._caller(request, self._origin(request), NOTHING)
 
     async def may(self, request: HTTPConnection, scope: Scope) -> bool:
         """Whether the request could do that; never raises for a credential that is none."""

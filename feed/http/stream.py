@@ -10,7 +10,6 @@ from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from feed.access.caller import NOBODY
 from feed.errors import DatabaseUnavailable, TooMany
 from feed.fanout.ending import Ended, Farewell
 from feed.fanout.history import History
@@ -76,7 +75,8 @@ async def _by_wire(stream: Stream, streams: Streams, wire: Wire, send: Send) -> 
             async with aclosing(stream.chunks()) as chunks:
                 async for chunk in chunks:
                     if leaving and not wire.write(chunk):
-                        stream.cut(Ended.CLIENT)  # no window is waited for
+                        wire.reset()  # the goodbye does not fit now, and a refused stream is not waited for
+                        stream.cut(Ended.CLIENT)
                         return
                     if not leaving:
                         await wire.send(chunk)
@@ -149,7 +149,7 @@ def routes(hub: Hub, history: History, streams: Streams, gate: Gate, settings: S
         wanted = query.canonical(settings.filter_values)
         start = query.start(last_event_id, datetime.now(UTC))
         began = hub.head if start == Start() else 0 if start.cursor is None else start.cursor.position
-        caller, refused = NOBODY, streams.refusal()
+        caller, refused = gate.stranger(request), streams.refusal()
         if refused is None:  # else no ticket is used up for it
             try:
                 caller = await gate.admit_stream(request, query.ticket, start.cursor, began)

@@ -123,6 +123,10 @@ class Http1Wire(Wire):
         await self._writable()
         self._put(chunk.chunked if self._chunked else chunk.body)
 
-    def cut(self) -> None:
-        """Reset the connection: it has but this one response."""
+    def reset(self) -> None:
+        """Reset the connection: it carries no response but this one."""
         drop(self._server)
+
+    def cut(self) -> None:
+        """Do the same: where the client takes nothing there is nothing else to save."""
+        self.reset()

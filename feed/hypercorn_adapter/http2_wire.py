@@ -25,7 +25,7 @@ _WRITE = 64 * 1024
 class Http2Wire(Wire):
     """The body of a response: DATA frames, within the windows of the stream and of the connection (RFC 9113, 5.2)."""
 
-    __slots__ = ("_blocked", "_connection", "_id", "_protocol", "_put_all", "_stream", "_stream_id")
+    __slots__ = ("_connection", "_id", "_protocol", "_put_all", "_stream", "_stream_id")
 
     def __init__(self, protocol: "Http2", stream_id: int) -> None:
         super().__init__(server_of(protocol))
@@ -35,7 +35,6 @@ class Http2Wire(Wire):
         self._stream: H2Stream = protocol.connection.streams[stream_id]
         self._stream_id = stream_id
         self._id = stream_id.to_bytes(4, "big")
-        self._blocked = False  # on a window, not on the socket
 
     def write(self, chunk: Chunk) -> bool:
         """Push it."""
@@ -81,15 +80,12 @@ class Http2Wire(Wire):
 
     async def _window(self) -> None:
         """Wait for a window. Where none opens for `send_timeout` only this stream is reset."""
-        self._blocked = True
         try:
             async with asyncio.timeout(self._server.config.send_timeout):
                 await self._protocol.window(self._stream_id)
         except TimeoutError:
             self.gave_up = True
-            self.cut()
-        finally:
-            self._blocked = False
+            self.reset()
 
     def _put_frames(self, chunk: Chunk) -> None:
         """Write it as DATA frames no larger than the client takes."""
@@ -101,11 +97,15 @@ class Http2Wire(Wire):
         self._put_all(parts)
 
     def cut(self) -> None:
-        """Reset the stream where only its window is shut; the connection where nothing gets through."""
-        if self.closed:
-            return
-        if not self._blocked:
+        """Reset the stream; drop the connection where its socket is full, since not even the reset would get through."""
+        if not self.closed and self._get_size() > self._limit:
             drop(self._server)
+        else:
+            self.reset()
+
+    def reset(self) -> None:
+        """Reset the stream alone (RST_STREAM): behind a proxy its neighbours on the connection are other people's."""
+        if self.closed:
             return
         with suppress(ProtocolError):  # the client was faster
             self._connection.reset_stream(self._stream_id, ErrorCodes.ENHANCE_YOUR_CALM)

@@ -61,8 +61,12 @@ class Wire(ABC):
         return self.gave_up or self._server.stalled
 
     @abstractmethod
+    def reset(self) -> None:
+        """End this response in the middle, at once; other responses on the same connection go on."""
+
+    @abstractmethod
     def cut(self) -> None:
-        """Drop a client that takes nothing, with what it has not taken."""
+        """End this response in the middle, at once, and with it a connection whose client takes nothing at all."""
 
     def close(self) -> None:
         """The client is gone: nothing is written any more."""
