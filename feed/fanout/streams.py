@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import structlog
 
+from feed.access.caller import Caller
 from feed.fanout.ending import Ended, Farewell
 from feed.fanout.hub import Hub
 from feed.fanout.stream import Stream
@@ -16,6 +17,8 @@ from feed.settings.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+_QUIET = 1.0
+"""Seconds between two lines about streams that were refused."""
 _ON_THE_WAY = 10.0
 """Seconds for which an end also concerns streams that come after it: they may have been let in before."""
 
@@ -31,6 +34,9 @@ class Streams:
         self._of_grant: Counter[str] = Counter()
         self.opened: Counter[str] = Counter()  # ever, by protocol
         self.ended: Counter[str] = Counter()  # ever, by reason
+        self._refused: Counter[str] = Counter()  # by reason, since the last line that said so
+        self._last_refused = Caller()
+        self._quiet = False  # whether there was such a line less than `_QUIET` seconds ago
         self._ending: list[tuple[float, Callable[[Stream], bool], Farewell]] = []
         self.draining = False
         self.empty = asyncio.Event()
@@ -54,7 +60,7 @@ class Streams:
             try:
                 yield
             finally:
-                self._note(stream, stream.ended)
+                self._note_refused(stream)
             return
         stream.due = due_after(self._settings.max_age, asyncio.get_running_loop().time())
         caller = stream.caller
@@ -79,6 +85,30 @@ class Streams:
             if not self._streams:
                 self.empty.set()
             self._note(stream, failed or stream.ended)
+
+    def _note_refused(self, stream: Stream) -> None:
+        """Count a stream that was refused; however many there are, one line a second says so."""
+        reason = stream.ended.value
+        self.ended[reason] += 1
+        if not self._settings.log_streams:
+            return
+        self._refused[reason] += 1
+        self._last_refused = stream.caller
+        if not self._quiet:
+            self._say_refused()
+
+    def _say_refused(self) -> None:
+        """Say what was refused since the last line; then be quiet for a while."""
+        self._quiet = bool(self._refused)
+        if not self._quiet:
+            return
+        refused, self._refused = self._refused, Counter()
+        caller = self._last_refused
+        log.info(
+            "streams refused", **refused, last_key=caller.grant.name, last_address=caller.address,
+            last_protocol=caller.protocol,
+        )  # fmt: skip
+        asyncio.get_running_loop().call_later(_QUIET, self._say_refused)
 
     def _note(self, stream: Stream, reason: Farewell | Ended) -> None:
         """Count an end, and say in one line what the stream was."""

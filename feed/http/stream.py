@@ -71,6 +71,8 @@ async def _by_wire(stream: Stream, streams: Streams, wire: Wire, send: Send) -> 
     """The body by wire, counted as open for as long as it lasts; and its end, past every middleware."""
     with streams.holding(stream):
         leaving = stream.leaving
+        if leaving:
+            wire.refused()
         try:
             async with aclosing(stream.chunks()) as chunks:
                 async for chunk in chunks:

@@ -7,6 +7,7 @@ from hypercorn.config import Config, Sockets
 
 from feed.hypercorn_adapter.admission import Admission
 from feed.hypercorn_adapter.connection import Connections
+from feed.hypercorn_adapter.refusals import Refusals
 from feed.wire.pacer import Turns
 
 
@@ -22,6 +23,9 @@ class WireConfig(Config):
     h2_control_rate: int
     connections: Connections
     admission: Admission
+    refusals: Refusals
+    is_stream: Callable[[bytes], bool]
+    """Whether a request's target (RFC 9112, 3.2) is that of a stream: those who are refused one come back by themselves."""
     proxied: Callable[[str], bool]
     """Whether connections from an address begin with a PROXY header."""
     crowds: Callable[[str], bool]

@@ -3,6 +3,7 @@
 What it adds (Hypercorn 0.18):
 - `scope["extensions"]["feed.wire"]`: the wire, for whoever wants to write the body by it.
 - The body may outlive the call of the application: an idle stream then costs a task and not a stack of middlewares.
+- The application is not called for a client that left before its turn came.
 - The wire learns that the client is gone. Nobody need wait for `http.disconnect`, which takes a task.
 - A body that nobody reads does not block the connection: Hypercorn puts its pieces into a queue of ten and waits, on
   HTTP/2 with every other stream of that client behind it, and on HTTP/1.1 without ever seeing that the client left.
@@ -10,22 +11,29 @@ What it adds (Hypercorn 0.18):
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from hypercorn.protocol.events import Body, EndBody, Event, Request, StreamClosed
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 
 from feed.hypercorn_adapter.connection import WIRE
+from feed.hypercorn_adapter.refusals import Rations
 from feed.wire.wire import Wire
 
 if TYPE_CHECKING:
-    from hypercorn.typing import ASGISendEvent
+    from hypercorn.typing import AppWrapper, ASGISendEvent
+
+_REFUSALS = frozenset({401, 403, 429})
+"""Answers to those who may not do what they ask for, which no limit counts."""
 
 
 class Exchange(HTTPStream):
     """One request and its response. Its protocol sets `wire`, if it has one, before the request comes."""
 
     wire: Wire | None = None
+    rations: Rations | None = None
+    """What a refusal is counted against; set by its protocol, too."""
     app_put: Any = None  # the base class never sets it where the request is refused
     _carried = False
 
@@ -37,16 +45,26 @@ class Exchange(HTTPStream):
             if self.wire is not None:
                 self.wire.close()
             self._release()
+        if isinstance(event, Request):
+            self.app = partial(self._serve, self.app)
         await super().handle(event)
         if isinstance(event, Request) and self.wire is not None:
             # The application's task exists by now and has not run yet.
             cast(dict[str, Any], self.scope["extensions"])[WIRE] = self.wire
             self.wire.carry = self._carry
 
+    async def _serve(self, app: "AppWrapper", *given: Any) -> None:
+        """Call the application, unless the client left before its turn came."""
+        self.app = app
+        if not self.closed:
+            await app(*given)
+
     async def app_send(self, message: "ASGISendEvent | None") -> None:
         """Take what the application sent; None when it has returned."""
         if (message is None and self._carried) or (message is not None and self.closed):
             return
+        if message is not None and message["type"] == "http.response.start" and message["status"] in _REFUSALS:
+            cast(Rations, self.rations).count()
         await super().app_send(message)
         if message is None or self.state is ASGIHTTPState.CLOSED:
             self._release()

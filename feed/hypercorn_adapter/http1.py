@@ -82,12 +82,21 @@ class Http1(H11Protocol):
 
     async def _create_stream(self, request: h11.Request) -> None:
         await self.config.begin.next()
+        server = server_of(self)
+        if server.ended:
+            return
+        if server.rations.used_up():
+            if not self.config.is_stream(request.target):  # to an EventSource a 429 means that it must never come back
+                await self._send_error_response(429)
+            await self.send(Closed())
+            return
         self.stream = exchange = Exchange(
             self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server, self.stream_send,
             STREAM_ID,
         )  # fmt: skip
+        exchange.rations = server.rations
         if request.method == b"GET":
-            exchange.wire = Http1Wire(server_of(self), chunked=request.http_version >= b"1.1")
+            exchange.wire = Http1Wire(server, chunked=request.http_version >= b"1.1")
         await exchange.handle(
             Request(
                 stream_id=STREAM_ID,

@@ -33,7 +33,7 @@ from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.utils import filter_pseudo_headers
 
 from feed.hypercorn_adapter.config import WireConfig
-from feed.hypercorn_adapter.connection import server_of
+from feed.hypercorn_adapter.connection import drop, server_of
 from feed.hypercorn_adapter.exchange import Exchange
 from feed.hypercorn_adapter.http2_frames import Limited, limit
 from feed.hypercorn_adapter.http2_wire import Http2Wire
@@ -46,6 +46,8 @@ _UNREAD = 64 * 1024 * 1024
 """Bytes of a request that a client may send behind its answer."""
 _IDLE = h2.events.RequestReceived | h2.events.StreamReset | h2.events.StreamEnded
 """After these a connection may have nothing left to do."""
+_CALMED = 10
+"""Resets as which a stream counts that is asked for although the ration of refusals is used up."""
 _CORK = 16 * 1024
 """Bytes that make one write of what is pushed."""
 
@@ -120,6 +122,10 @@ class Http2(H2Protocol):
         while not self.closed:
             if self._greedy:
                 await self.config.frames.next()
+                if server_of(self).ended:
+                    drop(server_of(self))
+                    await self.handle(Closed())
+                    return
             events, self._greedy = self.connection.receive_some(data)
             await self._handle_events(events)
             if not self._greedy:
@@ -179,6 +185,11 @@ class Http2(H2Protocol):
             return  # the client has reset it since
         fields = dict(request.headers[:5])  # no more than five can be pseudo-headers, and they come first
         method, path = fields.get(b":method", b""), fields.get(b":path", b"")
+        server = server_of(self)
+        if server.rations.used_up():
+            self.connection.reset_stream(stream_id, ErrorCodes.ENHANCE_YOUR_CALM)
+            self._count_reset(_CALMED)
+            return
         if len(self.streams) + len(self._unended) >= self.config.h2_max_concurrent_streams:
             self.connection.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
             self._count_reset()
@@ -193,6 +204,7 @@ class Http2(H2Protocol):
         )  # fmt: skip
         self.streams[stream_id] = exchange
         exchange.wire = Http2Wire(self, stream_id)
+        exchange.rations = server.rations
         await exchange.handle(
             Request(
                 stream_id=stream_id,
@@ -214,6 +226,8 @@ class Http2(H2Protocol):
                 if begun % TOGETHER == 0:
                     await self.config.begin.next(min(TOGETHER, len(requests) - begun))
                 begun += 1
+                if self.closed or server_of(self).ended:
+                    return  # what a client wanted that is gone need not be begun
             if isinstance(event, h2.events.DataReceived) and event.stream_id not in self.streams:
                 await self._throw_away(event)
                 continue
@@ -239,9 +253,9 @@ class Http2(H2Protocol):
                 del self._unended[stream_id]
                 self.connection.reset_stream(stream_id, ErrorCodes.NO_ERROR)
 
-    def _count_reset(self) -> None:
-        """Count one more against a bucket that fills with time; raises ProtocolError where it is empty."""
-        if not self._resets.take():
+    def _count_reset(self, count: int = 1) -> None:
+        """Count resets against a bucket that fills with time; raises ProtocolError where it is empty."""
+        if not self._resets.take(count):
             self.connection.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
             raise ProtocolError
 

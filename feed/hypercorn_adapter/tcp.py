@@ -16,6 +16,7 @@ What it replaces, and why (Hypercorn 0.18; delete each part when upstream has it
 import asyncio
 import contextlib
 import random
+from functools import cached_property
 from typing import Any
 
 from hypercorn.asyncio.tcp_server import TCPServer
@@ -23,6 +24,8 @@ from hypercorn.events import Closed, Event, RawData
 
 from feed.hypercorn_adapter.config import WireConfig
 from feed.hypercorn_adapter.connection import drop
+from feed.hypercorn_adapter.refusals import Rations
+from feed.hypercorn_adapter.tcp_info import is_over
 
 _SPREAD = 0.4
 """Of `keep_alive_timeout`."""
@@ -38,6 +41,21 @@ class Server(TCPServer):
         self.turn = asyncio.Lock()  # whose it is to wait for the transport to empty
         self.stalled = False  # it was dropped, since its client took nothing
 
+    @cached_property
+    def rations(self) -> Rations:
+        """The rations of refused streams that this connection draws on."""
+        client = self.protocol.client
+        return self.config.refusals.rations(client[0] if client else "")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection is over, so that nothing that its client still wants need be begun."""
+        transport = self.writer.transport
+        if transport.is_closing():
+            return True
+        sock = transport.get_extra_info("socket")
+        return sock is None or is_over(sock)  # uvloop does not look at a socket while it reads nothing from it
+
     async def run(self) -> None:
         """Serve it until either side closes it."""
         transport: Any = self.writer.transport
@@ -48,7 +66,8 @@ class Server(TCPServer):
         try:
             self.config.connections.add(self)
             await self.config.begin.next()
-            await super().run()
+            if not self.ended:  # else its client left while it waited
+                await super().run()
         finally:
             if not transport.is_closing():
                 transport.abort()

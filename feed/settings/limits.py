@@ -25,6 +25,11 @@ class LimitOptions(BaseSettings):
     """Open streams of one address, a process; more are told to come back later."""
     stream_rate: str = "60/minute"
     """New streams of one address, as `limits` writes it; more are told to come back later."""
+    refusals: Count = 60
+    """Requests of one address, and of one connection, in a row that are told why they are refused (401, 403, 429, goodbye);
+    the next ones are reset."""
+    refusal_rate: Count = 5
+    """The same a second, from then on."""
     connections_per_address: Count = 200
     """Open connections of one address, a process; more are closed at once."""
     connection_rate: str = "50/second"

@@ -60,6 +60,10 @@ class Wire(ABC):
         """Whether it ended because its client took nothing for `send_timeout`."""
         return self.gave_up or self._server.stalled
 
+    def refused(self) -> None:
+        """Count this response as one that only says goodbye: too many of them are refused before they cost a request."""
+        self._server.rations.count()
+
     @abstractmethod
     def reset(self) -> None:
         """End this response in the middle, at once; other responses on the same connection go on."""

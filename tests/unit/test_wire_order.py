@@ -13,6 +13,7 @@ from hypercorn.protocol.events import EndBody
 from feed.hypercorn_adapter.config import WireConfig
 from feed.hypercorn_adapter.connection import Connections
 from feed.hypercorn_adapter.http2 import Http2
+from feed.hypercorn_adapter.refusals import Rations
 from feed.wire.chunk import Chunk
 from feed.wire.pacer import Turns
 from feed.wire.wire import Wire
@@ -45,6 +46,8 @@ class Server:
         self.writer = SimpleNamespace(transport=self.transport)
         self.config = config
         self.turn = asyncio.Lock()
+        self.ended = False
+        self.rations = Rations()
 
     async def drained(self) -> None:
         """At once."""
