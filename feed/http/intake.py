@@ -15,7 +15,7 @@ from fastapi import Request
 from pydantic import ValidationError
 
 from feed.database.jobs import Batch, batch_of
-from feed.errors import Fault, Invalid, TooLarge
+from feed.errors import Fault, Invalid, TooLarge, TooSlow
 from feed.model.posting import PostingIn, faults_of
 from feed.settings.settings import Settings
 
@@ -123,21 +123,25 @@ def bounded(item: Any, settings: Settings, name: str = "the posting") -> Any:
 
 
 async def pieces(request: Request, settings: Settings) -> AsyncIterator[bytes]:
-    """The body as it comes; raises TooLarge over the bound, Invalid where the client stalls."""
+    """Yield the body as it comes; raises TooLarge over the bound, TooSlow where the client stalls, or takes too long."""
     announced = request.headers.get("content-length", "0")
     total = 0
     too_large = TooLarge(f"a request may have {settings.request_bytes:,} bytes; split this one, or use NDJSON in parts")
     if announced.isdigit() and int(announced) > settings.request_bytes:
         raise too_large
     body = request.stream()
+    now = asyncio.get_running_loop().time
+    end = now() + settings.request_timeout
     while True:
         try:
-            async with asyncio.timeout(settings.body_timeout):
+            async with asyncio.timeout_at(min(now() + settings.body_timeout, end)):
                 piece = await anext(body)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise Invalid([Fault("body", f"nothing came for {settings.body_timeout:g} s")]) from None
+            if now() >= end:
+                raise TooSlow(f"the request had not come after {settings.request_timeout:g} s") from None
+            raise TooSlow(f"nothing came of the request for {settings.body_timeout:g} s") from None
         total += len(piece)
         if total > settings.request_bytes:
             raise too_large

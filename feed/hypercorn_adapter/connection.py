@@ -35,6 +35,11 @@ class Connection:
         """Whether `cut` can do anything."""
         return self.wire is not None or _transport(self.server) is not None
 
+    @property
+    def lingers(self) -> bool:
+        """Whether a request may be answered before its body was read, without the answer being lost."""
+        return getattr(self.server, "lingers", False)
+
     def cut(self) -> None:
         """Drop it at once, with what it has not sent."""
         if self.wire is not None:

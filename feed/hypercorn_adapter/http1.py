@@ -4,16 +4,19 @@ What it replaces (Hypercorn 0.18):
 - `_create_stream`, to name the class of the exchange. Upgrades to WebSocket are ignored, as RFC 9110, 7.8 allows: there is
   none here. Body bytes go past h11, whose chunked writer keeps no state between chunks; it writes the head before and the
   last chunk after.
+- An answer that did not need the whole request says `Connection: close`, and the connection lingers (tcp.py).
 - A request behind one that is not answered yet stops all reading: that the client left is then never noticed. Here it waits
   in h11's buffer, within the bound that h11 has for a head.
 """
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import h11
 from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.events import Request
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Request, Response
 from hypercorn.protocol.h11 import STREAM_ID, H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
 
 from feed.hypercorn_adapter.config import WireConfig
@@ -54,6 +57,17 @@ class Http1(H11Protocol):
         super().__init__(*given)
         self.can_read = _Turn()
         self._parsing = asyncio.Lock()  # by whoever reads, or by whoever has just answered
+
+    @property
+    def half_read(self) -> bool:
+        """Whether the client is in the middle of a request: it may be sending more, and has not read our answer."""
+        return self.connection.their_state in {h11.SEND_BODY, h11.ERROR}
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Do what an exchange wants. A request that is answered before its end has been read is the connection's last."""
+        if isinstance(event, Response) and event.status_code >= 200 and self.connection.their_state is h11.SEND_BODY:
+            event = replace(event, headers=[*event.headers, (b"connection", b"close")])
+        await super().stream_send(event)
 
     async def handle(self, event: Event) -> None:
         """Take bytes, or the end of the connection."""

@@ -63,6 +63,7 @@ class Http2(H2Protocol):
         super().__init__(*given)
         clients = self.config.h2_max_concurrent_streams if self.client and self.config.crowds(self.client[0]) else 1
         limit(self.connection, self.config.h2_control_rate * clients, self.config.header_bytes)
+        self.half_read = False  # whether the client is in the middle of something when we close
         self._greedy = False  # whether it had sent more than a ration when it was last looked at
         self._waiting: dict[int, asyncio.Future[None]] = {}  # for a window, by stream
         self.corked: list[bytes] = []  # pushed in this turn of the event loop; the transport does not have it yet
@@ -144,7 +145,7 @@ class Http2(H2Protocol):
         """End the connection, in a way that lets the client read why."""
         await self._flush()
         await self.handle(Closed())
-        await server_of(self).linger()
+        self.half_read = True
         await self.send(Closed())
 
     async def stream_send(self, event: Event) -> None:

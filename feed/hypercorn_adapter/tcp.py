@@ -7,6 +7,8 @@ What it replaces, and why (Hypercorn 0.18; delete each part when upstream has it
 - `protocol_send` waits without a bound for a client that does not read; here it has `send_timeout`. It lets ETIMEDOUT
   escape, which is an OSError and no ConnectionError: a client that vanished is logged as a traceback (hypercorn #361). And
   a request that is cancelled at the end finds its task group closed.
+- A connection that is closed in the middle of a request is reset by the kernel, and the answer may be lost with it. Here it
+  lingers.
 - A herd of connections is one turn of the event loop; here they begin a few at a time. Those of a herd that say nothing
   would end in one turn, too; here they are idle for up to `_SPREAD` longer, each as long as chance has it.
 - What a connection is made of refers to itself in circles, which only the garbage collector undoes, minutes later.
@@ -27,6 +29,10 @@ from feed.hypercorn_adapter.connection import drop
 from feed.hypercorn_adapter.refusals import Rations
 from feed.hypercorn_adapter.tcp_info import is_over
 
+_READ = 64 * 1024
+"""Bytes that are read at once."""
+_LINGER = 1024 * 1024
+"""Bytes of a request that are read and thrown away behind an answer that did not need them."""
 _SPREAD = 0.4
 """Of `keep_alive_timeout`."""
 
@@ -35,10 +41,13 @@ class Server(TCPServer):
     """One connection."""
 
     config: WireConfig
+    lingers = True
+    """A connection that ends in the middle of a request is read on for a while, so that its answer is not lost."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.turn = asyncio.Lock()  # whose it is to wait for the transport to empty
+        self._lingers_for: int | None = None  # bytes that are still thrown away before it closes; None while it serves
         self.stalled = False  # it was dropped, since its client took nothing
 
     @cached_property
@@ -75,7 +84,18 @@ class Server(TCPServer):
             self._dissolve()
 
     async def _read_data(self) -> None:
-        await super()._read_data()
+        while not self.reader.at_eof():
+            try:
+                data = await self.reader.read(_READ)
+            except OSError:
+                break
+            if self._lingers_for is None:
+                await self.protocol.handle(RawData(data))
+            elif len(data) < self._lingers_for:
+                self._lingers_for -= len(data)
+            else:
+                break
+        await self.protocol.handle(Closed())
         await self.config.ends.next()  # ten thousand that leave at once are no one turn of the event loop either
         await self.idle_task.stop()  # else what is left of the client stays until it would have been idle for too long
 
@@ -89,6 +109,10 @@ class Server(TCPServer):
 
     async def protocol_send(self, event: Event) -> None:
         """Do what the protocol wants of the connection."""
+        protocol: Any = self.protocol.protocol
+        if isinstance(event, Closed) and protocol.half_read and not self.writer.transport.is_closing():
+            self._linger()
+            return
         if not isinstance(event, RawData):
             try:
                 await super().protocol_send(event)
@@ -121,14 +145,18 @@ class Server(TCPServer):
                     drop(self)
                     raise ConnectionAbortedError from None
 
-    async def linger(self) -> None:
-        """Stop sending and read what is still coming, for `close_timeout`: a reset would overtake our last words."""
+    def _linger(self) -> None:
+        """Stop sending, and throw away what still comes, up to `_LINGER` bytes and for `close_timeout`; then close.
+
+        To close while the client sends would make the kernel reset the connection, and the reset may overtake our answer
+        (RFC 9112, 9.6).
+        """
+        if self._lingers_for is not None:
+            return
+        self._lingers_for = _LINGER
         with contextlib.suppress(NotImplementedError, OSError, RuntimeError):  # TLS has no such end
             self.writer.write_eof()
-        with contextlib.suppress(TimeoutError, OSError, RuntimeError):
-            async with asyncio.timeout(self.config.close_timeout):
-                while await self.reader.read(65_536):
-                    pass
+        self.loop.call_later(self.config.close_timeout, self.reader.feed_eof)
 
     async def _idle_timeout(self) -> None:
         """End a connection that has waited for a whole request for too long, however many octets of one have come."""

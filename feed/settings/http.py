@@ -26,5 +26,7 @@ class HttpOptions(BaseSettings):
     """One write."""
     body_timeout: Seconds = 30.0
     """Between two pieces of a request's body."""
+    request_timeout: Seconds = 120.0
+    """A request's whole body: `request_bytes` take 2.2 Mbit/s."""
     filter_values: Count = 100
     """Values and words in one filter."""
