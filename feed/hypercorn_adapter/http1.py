@@ -4,6 +4,7 @@ What it replaces (Hypercorn 0.18):
 - `_create_stream`, to name the class of the exchange. Upgrades to WebSocket are ignored, as RFC 9110, 7.8 allows: there is
   none here. Body bytes go past h11, whose chunked writer keeps no state between chunks; it writes the head before and the
   last chunk after.
+- h11 reads heads that other parsers may understand differently (http1_head.py).
 - An answer that did not need the whole request says `Connection: close`, and the connection lingers (tcp.py).
 - A request behind one that is not answered yet stops all reading: that the client left is then never noticed. Here it waits
   in h11's buffer, within the bound that h11 has for a head.
@@ -11,7 +12,7 @@ What it replaces (Hypercorn 0.18):
 
 import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import h11
 from hypercorn.events import Closed, Event, RawData
@@ -22,6 +23,7 @@ from hypercorn.protocol.h11 import STREAM_ID, H2CProtocolRequiredError, H2Protoc
 from feed.hypercorn_adapter.config import WireConfig
 from feed.hypercorn_adapter.connection import drop, server_of
 from feed.hypercorn_adapter.exchange import Exchange
+from feed.hypercorn_adapter.http1_head import be_strict
 from feed.wire.chunk import Chunk
 from feed.wire.wire import Wire
 
@@ -55,6 +57,7 @@ class Http1(H11Protocol):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
+        be_strict(cast(h11.Connection, self.connection))
         self.can_read = _Turn()
         self._parsing = asyncio.Lock()  # by whoever reads, or by whoever has just answered
 

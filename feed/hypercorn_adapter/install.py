@@ -104,6 +104,10 @@ def _strange() -> str | None:
         for name in ("outbound_flow_control_window", "max_outbound_frame_size", "streams", "_receive_frame", "decoder"):
             if not hasattr(connection, name):
                 return f"h2.connection.H2Connection.{name}"
+        buffer = _get("h11.Connection")(_get("h11.SERVER"))._receive_buffer
+        for name in ("_data", "_multiple_lines_search", "_extract", "maybe_extract_lines"):
+            if not hasattr(buffer, name):
+                return f"h11._receivebuffer.ReceiveBuffer.{name}"
         for name in ("_data", "_headers_buffer", "max_frame_size"):
             if not hasattr(connection.incoming_buffer, name):
                 return f"h2.frame_buffer.FrameBuffer.{name}"
