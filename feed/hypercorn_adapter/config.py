@@ -7,6 +7,7 @@ from hypercorn.config import Config, Sockets
 
 from feed.hypercorn_adapter.admission import Admission
 from feed.hypercorn_adapter.connection import Connections
+from feed.hypercorn_adapter.peers import Peers
 from feed.hypercorn_adapter.refusals import Refusals
 from feed.wire.pacer import Turns
 
@@ -23,6 +24,7 @@ class WireConfig(Config):
     h2_control_rate: int
     connections: Connections
     admission: Admission
+    peers: Peers
     refusals: Refusals
     is_stream: Callable[[bytes], bool]
     """Whether a request's target (RFC 9112, 3.2) is that of a stream: those who are refused one come back by themselves."""

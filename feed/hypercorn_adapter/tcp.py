@@ -74,6 +74,7 @@ class Server(TCPServer):
             return  # the client was gone before it began
         try:
             self.config.connections.add(self)
+            self.config.peers.add(self)
             await self.config.begin.next()
             if not self.ended:  # else its client left while it waited
                 await super().run()
@@ -81,6 +82,7 @@ class Server(TCPServer):
             if not transport.is_closing():
                 transport.abort()
             self.config.connections.forget(self)
+            self.config.peers.forget(self)
             self._dissolve()
 
     async def _read_data(self) -> None:

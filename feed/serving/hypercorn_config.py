@@ -10,6 +10,7 @@ from feed.http.address import bucket_of, is_within
 from feed.hypercorn_adapter.admission import Admission
 from feed.hypercorn_adapter.config import WireConfig
 from feed.hypercorn_adapter.connection import Connections
+from feed.hypercorn_adapter.peers import Peers
 from feed.hypercorn_adapter.refusals import Refusals
 from feed.limits.rates import Rates
 from feed.settings.settings import Settings
@@ -33,6 +34,7 @@ def hypercorn_config(settings: Settings, sock: socket.socket, connections: Conne
     config.ssl_handshake_timeout = settings.handshake_timeout
     config.connections = connections
     config.admission = _admission(settings, connections)
+    config.peers = Peers(settings.send_timeout, settings.peer_timeout)
     config.refusals = _refusals(settings)
     config.is_stream = is_stream
     config.proxied = lambda address: settings.proxy_protocol and is_within(address, settings.trusted_proxies)

@@ -50,6 +50,11 @@ def listeners_of(settings: Settings) -> list[socket.socket]:
 
 def _keep_short(sock: socket.socket, settings: Settings) -> None:
     """Options that accepted connections inherit: silent peers are noticed, and the kernel holds little for slow ones."""
+    gone = settings.peer_timeout
+    if (
+        not settings.wire
+    ):  # nobody tells those that are slow to read from those that are gone (hypercorn_adapter/peers.py)
+        gone += settings.send_timeout
     probe = max(1, round(settings.peer_timeout / 4))
     for level, option, value in (
         (socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer),
@@ -57,7 +62,7 @@ def _keep_short(sock: socket.socket, settings: Settings) -> None:
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, probe),
         (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, probe),
         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(settings.peer_timeout * 1000)),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(gone * 1000)),
     ):
         sock.setsockopt(level, option, value)
 
