@@ -52,7 +52,7 @@ _TITLES = {
     408: "Request timeout", 413: "Too large", 415: "Unsupported media type", 422: "Not valid", 429: "Too many requests",
     500: "Internal error", 503: "Not available now",
 }  # fmt: skip
-_READ_OUT_BYTES = 1024 * 1024
+_READ_OUT_BYTES = 8 * 1024 * 1024
 _READ_OUT_SECONDS = 2.0
 """What is read of a request that is refused, before the answer, under a server that would lose the answer otherwise."""
 _STATUS: dict[type[FeedError], int] = {

@@ -31,8 +31,9 @@ from feed.hypercorn_adapter.tcp_info import is_over
 
 _READ = 64 * 1024
 """Bytes that are read at once."""
-_LINGER = 1024 * 1024
-"""Bytes of a request that are read and thrown away behind an answer that did not need them."""
+_LINGER = 8 * 1024 * 1024
+"""Bytes of a request that are read and thrown away behind an answer that did not need them: many clients read no answer
+before they have sent all, and lose it where the connection is reset before."""
 _SPREAD = 0.4
 """Of `keep_alive_timeout`."""
 
