@@ -157,21 +157,23 @@ class Streams:
 
     async def watch(self) -> None:
         """For ever: cut off clients that take nothing, end streams that are old or whose grant is. One timer for all."""
-        settings = self._settings
-        patience = settings.send_timeout
-        loop = asyncio.get_running_loop()
+        interval = min(1.0, self._settings.send_timeout / 4)
         while True:
-            await asyncio.sleep(min(1.0, patience / 4))
-            now, unix = loop.time(), time.time()
-            stalled = now - patience
-            for stream in self:
-                if stream.sending_since is not None and stream.sending_since < stalled:
-                    stream.cut()
-                expires_at = stream.caller.grant.expires_at
-                if expires_at is not None and expires_at <= unix:
-                    stream.end(Farewell.EXPIRED)
-                elif stream.due is not None and stream.due <= now:
-                    stream.end(Farewell.MAX_AGE)
+            await asyncio.sleep(interval)
+            self._look()
+
+    def _look(self) -> None:
+        """Look at each stream once."""
+        now, unix = asyncio.get_running_loop().time(), time.time()
+        stalled = now - self._settings.send_timeout
+        for stream in self:
+            if stream.sending_since is not None and stream.sending_since < stalled:
+                stream.cut()
+            expires_at = stream.caller.grant.expires_at
+            if expires_at is not None and expires_at <= unix:
+                stream.end(Farewell.EXPIRED)
+            elif stream.due is not None and stream.due <= now:
+                stream.end(Farewell.MAX_AGE)
 
 
 def due_after(max_age: float | None, now: float) -> float | None:

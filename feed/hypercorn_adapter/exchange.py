@@ -28,6 +28,10 @@ _REFUSALS = frozenset({401, 403, 429})
 """Answers to those who may not do what they ask for, which no limit counts."""
 
 
+async def _nowhere(_: Event) -> None:
+    """Stand for the protocol of an exchange that is over: tracebacks of the application may outlive it for a while."""
+
+
 class Exchange(HTTPStream):
     """One request and its response. Its protocol sets `wire`, if it has one, before the request comes."""
 
@@ -66,15 +70,16 @@ class Exchange(HTTPStream):
         if message is not None and message["type"] == "http.response.start" and message["status"] in _REFUSALS:
             cast(Rations, self.rations).count()
         await super().app_send(message)
-        if message is None or self.state is ASGIHTTPState.CLOSED:
+        if message is None:
+            self._let_go()
+            self.send, self.wire = _nowhere, None
+        elif self.state is ASGIHTTPState.CLOSED:
             self._release()
 
     def _carry(self, body: Coroutine[Any, Any, None]) -> None:
         """Go on with `body` when the application has returned, and let go of all that it no longer needs."""
         self._carried = True
-        self._release()
-        self.app_put = None
-        self.scope = cast(Any, {name: self.scope[name] for name in ("type", "method", "http_version")})
+        self._let_go()
         self.task_group.spawn(self._run, body)
 
     async def _run(self, body: Coroutine[Any, Any, None]) -> None:
@@ -85,6 +90,15 @@ class Exchange(HTTPStream):
         finally:
             self._carried = False
             await self.app_send(None)
+
+    def _let_go(self) -> None:
+        """Let go of what the application was called with: the scope refers to this exchange, which would keep both alive."""
+        self._release()
+        self.app_put = None
+        cast(dict[str, Any], self.scope["extensions"]).clear()
+        self.scope = cast(
+            Any, {"extensions": {}} | {name: self.scope[name] for name in ("type", "method", "http_version")}
+        )
 
     def _release(self) -> None:
         """Let go of a body that nobody will read, and of whoever waits to put more of it."""

@@ -8,7 +8,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.stream import H2Stream
 
-from feed.hypercorn_adapter.connection import drop, server_of
+from feed.hypercorn_adapter.connection import drop
 from feed.hypercorn_adapter.http2_frames import EARNED, EARNED_BY, Limited
 from feed.wire.chunk import Chunk
 from feed.wire.wire import Wire
@@ -28,7 +28,7 @@ class Http2Wire(Wire):
     __slots__ = ("_connection", "_id", "_protocol", "_put_all", "_stream", "_stream_id")
 
     def __init__(self, protocol: "Http2", stream_id: int) -> None:
-        super().__init__(server_of(protocol))
+        super().__init__(protocol.server)
         self._put_all = self._server.writer.transport.writelines
         self._protocol = protocol
         self._connection: Limited = protocol.connection
@@ -53,8 +53,8 @@ class Http2Wire(Wire):
         connection.credit += EARNED
         if size > connection.max_outbound_frame_size:
             self._put_frames(chunk)
-        elif self._protocol.corked or len(self._protocol.streams) > 1:  # nothing may overtake what is kept
-            self._protocol.cork(chunk.head + self._id + chunk.body)
+        elif self._protocol.cork.frames or len(self._protocol.streams) > 1:  # nothing may overtake what is kept
+            self._protocol.cork.put(chunk.head + self._id + chunk.body)
         else:
             self._put(chunk.head + self._id + chunk.body)
         return True
@@ -73,7 +73,7 @@ class Http2Wire(Wire):
             self._connection.outbound_flow_control_window -= size
             self._connection.credit += EARNED
             if size == chunk.size <= _SMALL:
-                self._protocol.cork(chunk.head + self._id + chunk.body)
+                self._protocol.cork.put(chunk.head + self._id + chunk.body)
             else:
                 self._put_frames(chunk if size == chunk.size else Chunk(chunk.body[sent : sent + size]))
             sent += size
@@ -82,14 +82,14 @@ class Http2Wire(Wire):
         """Wait for a window. Where none opens for `send_timeout` only this stream is reset."""
         try:
             async with asyncio.timeout(self._server.config.send_timeout):
-                await self._protocol.window(self._stream_id)
+                await self._protocol.windows.wait(self._stream_id)
         except TimeoutError:
             self.gave_up = True
             self.reset()
 
     def _put_frames(self, chunk: Chunk) -> None:
         """Write it as DATA frames no larger than the client takes."""
-        self._protocol.uncork()
+        self._protocol.cork.release()
         self._connection.credit += chunk.size // EARNED_BY
         parts: list[bytes | memoryview] = []
         for head, piece in chunk.frames(self._connection.max_outbound_frame_size):
@@ -109,6 +109,6 @@ class Http2Wire(Wire):
             return
         with suppress(ProtocolError):  # the client was faster
             self._connection.reset_stream(self._stream_id, ErrorCodes.ENHANCE_YOUR_CALM)
-            self._protocol.cork(self._connection.data_to_send())
+            self._protocol.cork.put(self._connection.data_to_send())
         self.close()
-        self._protocol.wake(self._stream_id)
+        self._protocol.windows.wake(self._stream_id)

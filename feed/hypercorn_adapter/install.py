@@ -38,16 +38,19 @@ _SHAPES: dict[str, list[str]] = {
     "hypercorn.asyncio.tcp_server.TCPServer._initiate_server_close": ["self"],
     "hypercorn.protocol.h11.H11Protocol._create_stream": ["self", "request"],
     "hypercorn.protocol.h11.H11Protocol.stream_send": ["self", "event"],
-    "hypercorn.protocol.h2.H2Protocol.handle": ["self", "event"],
-    "hypercorn.protocol.h2.H2Protocol.send_task": ["self"],
+    "hypercorn.protocol.h11.H11Protocol._handle_events": ["self"],
+    "hypercorn.protocol.h11.H11Protocol._maybe_recycle": ["self"],
+    "hypercorn.protocol.h11.H11Protocol._send_error_response": ["self", "status_code"],
+    # Ours stands in the place of this class, and has what ProtocolWrapper calls.
+    "hypercorn.protocol.h2.H2Protocol.__init__": [
+        "self", "app", "config", "context", "task_group", "connection_state", "ssl", "client", "server", "send",
+    ],
     "hypercorn.protocol.h2.H2Protocol.initiate": ["self", "headers", "settings"],
-    "hypercorn.protocol.h2.H2Protocol.stream_send": ["self", "event"],
-    "hypercorn.protocol.h2.H2Protocol._create_stream": ["self", "request"],
-    "hypercorn.protocol.h2.H2Protocol._handle_events": ["self", "events"],
-    "hypercorn.protocol.h2.H2Protocol._window_updated": ["self", "stream_id"],
-    "hypercorn.protocol.h2.H2Protocol._priority_updated": ["self", "event"],
-    "hypercorn.protocol.h2.H2Protocol._close_stream": ["self", "stream_id"],
-    "hypercorn.protocol.h2.H2Protocol._flush": ["self"],
+    "hypercorn.protocol.h2.H2Protocol.handle": ["self", "event"],
+    "hypercorn.protocol.ProtocolWrapper.__init__": [
+        "self", "app", "config", "context", "task_group", "state", "ssl", "client", "server", "send", "alpn_protocol",
+    ],
+    "hypercorn.protocol.ProtocolWrapper.handle": ["self", "event"],
     "hypercorn.protocol.http_stream.HTTPStream.__init__": [
         "self", "app", "config", "context", "task_group", "ssl", "client", "server", "send", "stream_id",
     ],
@@ -101,7 +104,14 @@ def _strange() -> str | None:
             if list(inspect.signature(getattr(_get(owner), name)).parameters) != parameters:
                 return path
         connection = _get("h2.connection.H2Connection")()
-        for name in ("outbound_flow_control_window", "max_outbound_frame_size", "streams", "_receive_frame", "decoder"):
+        for name in (
+            "outbound_flow_control_window",
+            "max_outbound_frame_size",
+            "streams",
+            "_receive_frame",
+            "decoder",
+            "_frame_dispatch_table",
+        ):
             if not hasattr(connection, name):
                 return f"h2.connection.H2Connection.{name}"
         buffer = _get("h11.Connection")(_get("h11.SERVER"))._receive_buffer

@@ -103,12 +103,9 @@ class Server(TCPServer):
         await self.idle_task.stop()  # else what is left of the client stays until it would have been idle for too long
 
     def _dissolve(self) -> None:
-        """Undo the circles among the objects of a connection that has ended: its memory is free now, not some time."""
-        wrapper = getattr(self, "protocol", None)  # none where the client had left before it began
-        protocol = getattr(wrapper, "protocol", None)
-        for one in (getattr(protocol, "connection", None), protocol, wrapper, getattr(self, "_task_group", None)):
-            with contextlib.suppress(TypeError):  # it has no attributes of its own
-                vars(one).clear()
+        """Let go of the protocol, which refers to this connection: the memory of both is free now, not some time."""
+        with contextlib.suppress(AttributeError):  # its client left before it began
+            del self.protocol
 
     async def protocol_send(self, event: Event) -> None:
         """Do what the protocol wants of the connection."""
