@@ -21,7 +21,7 @@ from feed.model.frame import heartbeat
 from feed.observability.traces import NO_TRACES, Traces
 from feed.settings.settings import Settings
 from feed.wire.chunk import Chunk
-from feed.wire.pacer import Turns
+from feed.wire.pacer import Pacer
 
 _WAVE = 8
 """Subscribers woken in one turn of the event loop."""
@@ -59,7 +59,7 @@ class Hub:
         self.head = 0
         self.course = 0  # counts the times the log took another course: positions before are void
         self.behind = 0  # events that the source knows of and has not published yet
-        self.replays = Turns()
+        self.replays = Pacer()
         self._waiting: set[asyncio.Event] = set()
         self._asleep: deque[Queued] = deque()  # who has been given something and not been woken yet
 

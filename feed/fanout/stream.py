@@ -231,7 +231,7 @@ class Stream:
                     async for piece in self._pause():
                         yield piece
                 elif hub.ring.covers(self.position):
-                    await hub.replays.next()
+                    await hub.replays.admitted()
                     if self._course == hub.course and hub.ring.covers(self.position):
                         replay.ring = True
                         for piece in self._pieces(hub.ring.after(self.position, BLOCK - self.position % BLOCK)):
@@ -266,7 +266,7 @@ class Stream:
                 yield piece
         if not loading.done() or loading.cancelled():
             return
-        await hub.replays.next()
+        await hub.replays.admitted()
         try:
             events = loading.result().beyond(self.position)
         except Pruned:

@@ -42,7 +42,7 @@ class Exchange(HTTPStream):
     _carried = False
 
     async def handle(self, event: Event) -> None:
-        """Take what the client sent."""
+        """Handle what the client sent."""
         if isinstance(event, Body | EndBody) and (self.app_put is None or self.state is ASGIHTTPState.CLOSED):
             return
         if isinstance(event, StreamClosed):
@@ -64,7 +64,7 @@ class Exchange(HTTPStream):
             await app(*given)
 
     async def app_send(self, message: "ASGISendEvent | None") -> None:
-        """Take what the application sent; None when it has returned."""
+        """Handle a message of the application; None says that it has returned."""
         if (message is None and self._carried) or (message is not None and self.closed):
             return
         if message is not None and message["type"] == "http.response.start" and message["status"] in _REFUSALS:

@@ -32,33 +32,33 @@ class _Paused(Exception):
     """A request waits for the answer to the one before it."""
 
 
-class _Turn:
-    """In the place of Hypercorn's event `can_read`: nobody waits for it."""
+class _NeverReadable:
+    """Stands in the place of Hypercorn's event `can_read`. Whoever would wait for it goes back to reading instead."""
 
     async def clear(self) -> None:
-        """Nothing."""
+        """Do nothing: it is never set."""
 
     async def set(self) -> None:
-        """Nothing."""
+        """Do nothing: it is never set."""
 
     def is_set(self) -> bool:
-        """No."""
+        """Return False."""
         return False
 
     async def wait(self) -> None:
-        """Go back to reading."""
+        """Raise _Paused, so that the connection is read on."""
         raise _Paused
 
 
 class Http1(H11Protocol):
-    """HTTP/1.1 on one connection."""
+    """The server's end of HTTP/1.1 on one connection."""
 
     config: WireConfig
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         be_strict(cast(h11.Connection, self.connection))
-        self.can_read = _Turn()
+        self.can_read = _NeverReadable()
         self._parsing = asyncio.Lock()  # by whoever reads, or by whoever has just answered
 
     @property
@@ -73,7 +73,7 @@ class Http1(H11Protocol):
         await super().stream_send(event)
 
     async def handle(self, event: Event) -> None:
-        """Take bytes, or the end of the connection."""
+        """Handle bytes that have come, or the end of the connection."""
         if not isinstance(event, RawData):
             await super().handle(event)
             return
@@ -98,7 +98,7 @@ class Http1(H11Protocol):
                 await self.send(Closed())  # to change the protocol it must come first
 
     async def _create_stream(self, request: h11.Request) -> None:
-        await self.config.begin.next()
+        await self.config.begin.admitted()
         server = server_of(self)
         if server.ended:
             return
@@ -129,7 +129,7 @@ class Http1(H11Protocol):
 
 
 class Http1Wire(Wire):
-    """The body of a response: chunks, or plain bytes until the end of the connection for HTTP/1.0."""
+    """The body of a response: in chunks, or for HTTP/1.0 as plain bytes until the end of the connection."""
 
     __slots__ = ("_chunked",)
 
@@ -138,14 +138,14 @@ class Http1Wire(Wire):
         self._chunked = chunked
 
     def write(self, chunk: Chunk) -> bool:
-        """Push it."""
+        """Hand a chunk to the transport now; return False where it holds too much already."""
         if self.closed or self._get_size() > self._limit or self._is_closing():
             return False
         self._put(chunk.chunked if self._chunked else chunk.body)
         return True
 
     async def send(self, chunk: Chunk) -> None:
-        """Pull it."""
+        """Hand a chunk over when the transport has room for it; raises Disconnected."""
         await self._writable()
         self._put(chunk.chunked if self._chunked else chunk.body)
 

@@ -53,7 +53,7 @@ from feed.hypercorn_adapter.http2_windows import Windows
 from feed.hypercorn_adapter.http2_wire import Http2Wire
 from feed.limits.token_bucket import Bucket
 from feed.wire.chunk import Chunk
-from feed.wire.pacer import TOGETHER
+from feed.wire.pacer import REQUESTS_PER_WRITE
 from feed.wire.wire import Disconnected
 
 _IDLE = h2.events.RequestReceived | h2.events.StreamReset | h2.events.StreamEnded
@@ -64,7 +64,7 @@ _WRITABLE = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE})
 
 
 class Http2:
-    """HTTP/2 on one connection."""
+    """The server's end of HTTP/2 on one connection."""
 
     def __init__(
         self, app: Any, config: WireConfig, context: Any, task_group: Any, connection_state: Any, ssl: bool,
@@ -108,7 +108,7 @@ class Http2:
             await self._give_up()
 
     async def handle(self, event: ServerEvent) -> None:
-        """Take bytes, or the end of the connection."""
+        """Handle bytes that have come, or the end of the connection."""
         if isinstance(event, RawData):
             try:
                 await self._take(event.data)
@@ -126,7 +126,7 @@ class Http2:
         """Read frames, a ration at a time; who sends more than one waits for those who do not."""
         while not self.closed:
             if self._greedy:
-                await self.config.frames.next()
+                await self.config.frames.admitted()
                 if self.server.ended:
                     drop(self.server)
                     await self.handle(Closed())
@@ -143,8 +143,8 @@ class Http2:
         begun = 0
         for event in events:
             if isinstance(event, h2.events.RequestReceived):
-                if begun % TOGETHER == 0:
-                    await self.config.begin.next(min(TOGETHER, requests - begun))
+                if begun % REQUESTS_PER_WRITE == 0:
+                    await self.config.begin.admitted(min(REQUESTS_PER_WRITE, requests - begun))
                 begun += 1
                 if self.closed or self.server.ended:
                     return  # what a client wanted that is gone need not be begun

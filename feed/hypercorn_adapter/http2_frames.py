@@ -36,12 +36,12 @@ _CARRYING = frozenset({DataFrame, HeadersFrame, RstStreamFrame})
 
 
 class Rationed(FrameBuffer):
-    """Hands out `ration` frames, then no more until it is set anew."""
+    """A frame buffer that hands out `ration` frames, and then no more until the ration is set anew."""
 
     ration: int
 
     def __next__(self) -> Frame:
-        """The next one."""
+        """Return the next frame; raises StopIteration where there is none, or the ration is used up."""
         if self.ration <= 0:
             raise StopIteration
         self.ration -= 1
@@ -58,12 +58,12 @@ class Limited(H2Connection):
 
     @property
     def open_inbound_streams(self) -> int:
-        """None, for the one check that asks: h2 ends the connection over its limit, and we refuse the stream."""
+        """Return 0 to the one check that asks: over its limit h2 ends the connection, where we refuse the stream alone."""
         _ = super().open_inbound_streams  # forgets those that have ended
         return 0
 
     def receive_some(self, data: bytes) -> tuple[list[Event], bool]:
-        """Take `data`, and read a ration of frames; whether there may be more. Raises ProtocolError."""
+        """Add `data`, read a ration of frames, and return their events and whether more may be left. Raises ProtocolError."""
         buffer = self.incoming_buffer
         buffer.ration = RATION
         events = self.receive_data(data)

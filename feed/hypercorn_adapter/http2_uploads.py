@@ -58,7 +58,7 @@ class Uploads:
         return True
 
     def close(self) -> None:
-        """The connection is over."""
+        """Forget all of them: the connection is over."""
         self._ended = None
         for stream_id in list(self._taken):
             self.end(stream_id)

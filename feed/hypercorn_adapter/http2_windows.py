@@ -4,7 +4,7 @@ import asyncio
 
 
 class Windows:
-    """Whoever waits for a window, by stream."""
+    """The waits for a window of one connection, at most one for each stream."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, asyncio.Future[None]] = {}

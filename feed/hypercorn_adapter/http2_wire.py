@@ -37,7 +37,7 @@ class Http2Wire(Wire):
         self._id = stream_id.to_bytes(4, "big")
 
     def write(self, chunk: Chunk) -> bool:
-        """Push it."""
+        """Hand a chunk to the transport now; return False where a window is too small, or the transport holds too much."""
         size = chunk.size
         connection, stream = self._connection, self._stream
         if (
@@ -60,7 +60,7 @@ class Http2Wire(Wire):
         return True
 
     async def send(self, chunk: Chunk) -> None:
-        """Pull it."""
+        """Hand a chunk over as the client opens its windows and takes it; raises Disconnected."""
         sent = 0
         while sent < chunk.size:
             await self._writable()

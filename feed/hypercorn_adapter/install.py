@@ -17,7 +17,10 @@ log = structlog.get_logger(__name__)
 
 _PLACES = {
     # Where a name is looked up: what takes its place, and what is there otherwise.
-    "hypercorn.asyncio.run.TCPServer": ("feed.hypercorn_adapter.tcp.Server", "hypercorn.asyncio.tcp_server.TCPServer"),
+    "hypercorn.asyncio.run.TCPServer": (
+        "feed.hypercorn_adapter.tcp.TcpConnection",
+        "hypercorn.asyncio.tcp_server.TCPServer",
+    ),
     "hypercorn.asyncio.run.asyncio": (
         "feed.hypercorn_adapter.listener.asyncio_with_listener",
         "hypercorn.asyncio.tcp_server.asyncio",

@@ -32,14 +32,14 @@ class Peers:
         self._looking = False
 
     def add(self, server: Any) -> None:
-        """Look at one more connection (tcp.py)."""
+        """Look at one more connection from now on."""
         self._servers[server] = None
         if not self._looking:
             self._looking = True
             asyncio.get_running_loop().call_later(self._interval, self._begin)
 
     def forget(self, server: Any) -> None:
-        """A connection has ended."""
+        """Look at a connection no more, since it has ended."""
         self._servers.pop(server, None)
 
     def _begin(self) -> None:

@@ -11,7 +11,7 @@ What it replaces, and why (Hypercorn 0.18; delete each part when upstream has it
   lingers.
 - A herd of connections is one turn of the event loop; here they begin a few at a time. Those of a herd that say nothing
   would end in one turn, too; here they are idle for up to `_SPREAD` longer, each as long as chance has it.
-- What a connection is made of refers to itself in circles, which only the garbage collector undoes, minutes later.
+- A connection and its protocol refer to each other, which only the garbage collector undoes, minutes later.
 - The transport's default buffer is 64 KB; ours is `write_buffer`, which is also the bound of a push.
 """
 
@@ -35,11 +35,11 @@ _LINGER = 8 * 1024 * 1024
 """Bytes of a request that are read and thrown away behind an answer that did not need them: many clients read no answer
 before they have sent all, and lose it where the connection is reset before."""
 _SPREAD = 0.4
-"""Of `keep_alive_timeout`."""
+"""The part of `keep_alive_timeout` by which idle connections differ."""
 
 
-class Server(TCPServer):
-    """One connection."""
+class TcpConnection(TCPServer):
+    """One connection of a client, with its bounds."""
 
     config: WireConfig
     lingers = True
@@ -47,7 +47,7 @@ class Server(TCPServer):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self.turn = asyncio.Lock()  # whose it is to wait for the transport to empty
+        self.turn = asyncio.Lock()  # held by the stream that waits for the transport to empty
         self._lingers_for: int | None = None  # bytes that are still thrown away before it closes; None while it serves
         self.stalled = False  # it was dropped, since its client took nothing
 
@@ -67,7 +67,7 @@ class Server(TCPServer):
         return sock is None or is_over(sock)  # uvloop does not look at a socket while it reads nothing from it
 
     async def run(self) -> None:
-        """Serve it until either side closes it."""
+        """Serve the connection until either side closes it."""
         transport: Any = self.writer.transport
         try:
             transport.set_write_buffer_limits(high=self.config.write_buffer)
@@ -76,7 +76,7 @@ class Server(TCPServer):
         try:
             self.config.connections.add(self)
             self.config.peers.add(self)
-            await self.config.begin.next()
+            await self.config.begin.admitted()
             if not self.ended:  # else its client left while it waited
                 await super().run()
         finally:
@@ -84,7 +84,7 @@ class Server(TCPServer):
                 transport.abort()
             self.config.connections.forget(self)
             self.config.peers.forget(self)
-            self._dissolve()
+            self._let_go()
 
     async def _read_data(self) -> None:
         while not self.reader.at_eof():
@@ -99,18 +99,17 @@ class Server(TCPServer):
             else:
                 break
         await self.protocol.handle(Closed())
-        await self.config.ends.next()  # ten thousand that leave at once are no one turn of the event loop either
+        await self.config.ends.admitted()  # ten thousand that leave at once are no one turn of the event loop either
         await self.idle_task.stop()  # else what is left of the client stays until it would have been idle for too long
 
-    def _dissolve(self) -> None:
-        """Let go of the protocol, which refers to this connection: the memory of both is free now, not some time."""
+    def _let_go(self) -> None:
+        """Let go of the protocol, which refers to this connection: the memory of both is then free at once."""
         with contextlib.suppress(AttributeError):  # its client left before it began
             del self.protocol
 
     async def protocol_send(self, event: Event) -> None:
         """Do what the protocol wants of the connection."""
-        protocol: Any = self.protocol.protocol
-        if isinstance(event, Closed) and protocol.half_read and not self.writer.transport.is_closing():
+        if isinstance(event, Closed) and self._half_read:
             self._linger()
             return
         if not isinstance(event, RawData):
@@ -144,6 +143,12 @@ class Server(TCPServer):
                     self.stalled = True
                     drop(self)
                     raise ConnectionAbortedError from None
+
+    @property
+    def _half_read(self) -> bool:
+        """Whether the client may still be sending, and not have read our answer."""
+        protocol: Any = self.protocol.protocol
+        return protocol.half_read and not self.writer.transport.is_closing()
 
     def _linger(self) -> None:
         """Stop sending, and throw away what still comes, up to `_LINGER` bytes and for `close_timeout`; then close.

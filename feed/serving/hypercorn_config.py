@@ -14,7 +14,7 @@ from feed.hypercorn_adapter.peers import Peers
 from feed.hypercorn_adapter.refusals import Refusals
 from feed.limits.rates import Rates
 from feed.settings.settings import Settings
-from feed.wire.pacer import Turns
+from feed.wire.pacer import Pacer
 
 STREAM_PATH = b"/v1/jobs/stream"
 
@@ -39,9 +39,9 @@ def hypercorn_config(settings: Settings, sock: socket.socket, connections: Conne
     config.is_stream = is_stream
     config.proxied = lambda address: settings.proxy_protocol and is_within(address, settings.trusted_proxies)
     config.crowds = lambda address: is_within(address, settings.trusted_proxies)
-    config.begin = Turns()
-    config.ends = Turns()
-    config.frames = Turns(2)
+    config.begin = Pacer()
+    config.ends = Pacer()
+    config.frames = Pacer(2)
     config.h2_max_concurrent_streams = settings.h2_streams
     config.backlog = settings.backlog
     config.bind = [f"fd://{sock.fileno()}"]

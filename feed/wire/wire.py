@@ -8,7 +8,7 @@ from feed.wire.chunk import Chunk
 
 
 class Disconnected(Exception):
-    """The client is gone, or was cut off."""
+    """The client has left, or was cut off."""
 
 
 class Wire(ABC):
@@ -46,11 +46,11 @@ class Wire(ABC):
 
     @abstractmethod
     def write(self, chunk: Chunk) -> bool:
-        """Push: hand it to the transport now; False where that would make the transport hold more than it may."""
+        """Push: hand a chunk to the transport now; return False where the transport would hold more than it may."""
 
     @abstractmethod
     async def send(self, chunk: Chunk) -> None:
-        """Pull: hand it over as the client takes it, and cut off one that takes nothing for `send_timeout`.
+        """Pull: hand a chunk over as the client takes it, and cut off a client that takes nothing for `send_timeout`.
 
         Raises Disconnected.
         """
@@ -73,7 +73,7 @@ class Wire(ABC):
         """End this response in the middle, at once, and with it a connection whose client takes nothing at all."""
 
     def close(self) -> None:
-        """The client is gone: nothing is written any more."""
+        """Note that the client is gone: nothing is written any more."""
         self.closed = True
         on_close, self._on_close, self.carry = self._on_close, None, None
         if on_close is not None:

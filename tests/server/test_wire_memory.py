@@ -13,7 +13,7 @@ from feed.hypercorn_adapter.http1 import Http1
 from feed.hypercorn_adapter.http1_head import StrictConnection
 from feed.hypercorn_adapter.http2 import Http2
 from feed.hypercorn_adapter.http2_frames import Limited
-from feed.hypercorn_adapter.tcp import Server
+from feed.hypercorn_adapter.tcp import TcpConnection
 from tests.conftest import make_settings, run_server
 from tests.h2client import PREFACE, h2client
 from tests.raw import raw_reading
@@ -21,7 +21,7 @@ from tests.server.test_stream import INSERT
 from tests.server.test_wire_limits import calling
 from tests.waiting import until
 
-OURS = (Server, ProtocolWrapper, Http1, Http2, Limited, StrictConnection)
+OURS = (TcpConnection, ProtocolWrapper, Http1, Http2, Limited, StrictConnection)
 """Of the exchanges those may stay for a while that a traceback of the application refers to, and nothing with them."""
 
 
@@ -68,6 +68,6 @@ async def test_the_memory_of_a_connection_that_has_ended_is_free_at_once(
             half.writer.write(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n[")
             strange.writer.write(PREFACE + b"\xff" * 100)
             await strange.closed()
-            assert left()["Server"] > before["Server"]
+            assert left()["TcpConnection"] > before["TcpConnection"]
             assert not upload.over
         await until(lambda: not left() - before or None)

@@ -10,7 +10,7 @@ from hyperframe.frame import WindowUpdateFrame
 
 from feed.app import Application
 from feed.hypercorn_adapter.connection import reset_on_close
-from feed.wire.pacer import Turns
+from feed.wire.pacer import Pacer
 from tests.conftest import make_settings, run_server
 from tests.h2client import ENHANCE_YOUR_CALM, STREAM, Exchange, H2Client, h2client
 from tests.processes import serving
@@ -170,13 +170,13 @@ async def test_the_refused_streams_of_an_address_count_together_whatever_connect
 async def test_what_a_client_asked_for_that_is_gone_is_never_begun(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     paths: list[str] = []
     gate, waiting = asyncio.Event(), asyncio.Event()
-    serve, wait = Application.__call__, Turns.next
+    serve, wait = Application.__call__, Pacer.admitted
 
     async def noted(self: Application, scope: Any, receive: Any, send: Any) -> None:
         paths.append(scope.get("path", ""))
         await serve(self, scope, receive, send)
 
-    async def held(self: Turns, count: int = 1) -> None:
+    async def held(self: Pacer, count: int = 1) -> None:
         waiting.set()
         await gate.wait()
         await wait(self, count)
@@ -187,7 +187,7 @@ async def test_what_a_client_asked_for_that_is_gone_is_never_begun(dsn: str, mon
             await client.ping()
             assert await call.served()
             before = len(paths)
-            monkeypatch.setattr(Turns, "next", held)
+            monkeypatch.setattr(Pacer, "admitted", held)
             await client.send(*(client.asking("/gone")[1] for _ in range(50)))
             await waiting.wait()
             waiting.clear()

@@ -1,14 +1,14 @@
-"""Turns: at once for the few, in order and a few at a time for a herd."""
+"""Pacer: at once for the few, in order and a few at a time for a herd."""
 
 import asyncio
 
-from feed.wire.pacer import EACH, Turns
+from feed.wire.pacer import PER_TURN, Pacer
 
 
 async def test_the_first_few_do_not_wait() -> None:
-    turns = Turns()
-    for _ in range(EACH):
-        waiting = turns.next()
+    turns = Pacer()
+    for _ in range(PER_TURN):
+        waiting = turns.admitted()
         try:
             waiting.send(None)
         except StopIteration:
@@ -17,28 +17,28 @@ async def test_the_first_few_do_not_wait() -> None:
 
 
 async def test_a_herd_comes_in_order_and_a_few_in_one_turn_of_the_loop() -> None:
-    turns = Turns()
+    turns = Pacer()
     came: list[tuple[int, int]] = []
     turn_of_the_loop = 0
 
     async def one(number: int) -> None:
-        await turns.next()
+        await turns.admitted()
         came.append((number, turn_of_the_loop))
 
-    tasks = [asyncio.create_task(one(number)) for number in range(10 * EACH)]
+    tasks = [asyncio.create_task(one(number)) for number in range(10 * PER_TURN)]
     while not all(task.done() for task in tasks):
         await asyncio.sleep(0)
         turn_of_the_loop += 1
-    assert [number for number, _ in came] == list(range(10 * EACH))
+    assert [number for number, _ in came] == list(range(10 * PER_TURN))
     in_one = [sum(turn == found for _, turn in came) for found in {turn for _, turn in came}]
-    assert max(in_one) <= EACH
+    assert max(in_one) <= PER_TURN
 
 
 async def test_who_gives_up_takes_nobodys_turn() -> None:
-    turns = Turns()
-    tasks = [asyncio.create_task(turns.next()) for _ in range(4 * EACH)]
+    turns = Pacer()
+    tasks = [asyncio.create_task(turns.admitted()) for _ in range(4 * PER_TURN)]
     await asyncio.sleep(0)
-    for task in tasks[EACH : 2 * EACH]:
+    for task in tasks[PER_TURN : 2 * PER_TURN]:
         task.cancel()
     await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
-    assert sum(task.cancelled() for task in tasks) == EACH
+    assert sum(task.cancelled() for task in tasks) == PER_TURN
