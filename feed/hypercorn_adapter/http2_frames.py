@@ -63,7 +63,7 @@ class Limited(H2Connection):
         return 0
 
     def receive_some(self, data: bytes) -> tuple[list[Event], bool]:
-        """Add `data`, read a ration of frames, and return their events and whether more may be left. Raises ProtocolError."""
+        """Add `data` and read a ration of frames: their events, and whether more may be left. Raises ProtocolError."""
         buffer = self.incoming_buffer
         buffer.ration = RATION
         events = self.receive_data(data)
