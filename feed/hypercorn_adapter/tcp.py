@@ -53,7 +53,7 @@ class TcpConnection(TCPServer):
 
     @cached_property
     def rations(self) -> Rations:
-        """The rations of refused streams that this connection draws on."""
+        """The rations of refused requests that this connection draws on."""
         client = self.protocol.client
         return self.config.refusals.rations(client[0] if client else "")
 

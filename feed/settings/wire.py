@@ -17,7 +17,8 @@ class WireOptions(BaseSettings):
     send_buffer: Bytes = 64 * 1024
     """SO_SNDBUF of each connection; the kernel doubles it."""
     peer_timeout: Seconds = 20.0
-    """A peer that acknowledges nothing for so long is gone (TCP_USER_TIMEOUT); silent ones are probed as often."""
+    """A peer that acknowledges nothing for so long is gone (TCP_USER_TIMEOUT); silent ones are probed as often. One that
+    answers and takes nothing has `send_timeout`."""
     close_timeout: Seconds = 2.0
     """A connection that we close has so long to take what is left."""
     h2_streams: Count = 256
