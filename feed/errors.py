@@ -44,6 +44,10 @@ class NotFound(FeedError):
     """There is no such posting."""
 
 
+class TooSlow(FeedError):
+    """A request did not come in time."""
+
+
 class TooLarge(FeedError):
     """A request or an item in it is over its bound in bytes."""
 

@@ -40,6 +40,7 @@ class Exchange:
         self.id = stream_id
         self.headers: dict[str, str] = {}
         self.body = bytearray()  # what nobody has taken yet, for streams; all of it, else
+        self.taken = 0  # octets of DATA that have come
         self.ended = False
         self.error: int | None = None  # of the RST_STREAM that ended it
         self.last_id: str | None = None
@@ -242,6 +243,7 @@ class H2Client:
                 exchange.headers |= dict(fields)
         elif isinstance(frame, DataFrame) and exchange is not None:
             exchange.body += frame.data
+            exchange.taken += len(frame.data)
             for number in {0, frame.stream_id} - self.shut if frame.data else ():
                 replies += WindowUpdateFrame(number, len(frame.data)).serialize()
         elif isinstance(frame, RstStreamFrame) and exchange is not None:

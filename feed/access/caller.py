@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from feed.access.grant import NOTHING, OPEN, Grant
+from feed.access.grant import OPEN, Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,3 @@ class Caller:
     def family(self) -> str:
         """The protocol under which metrics count the caller's streams: `HTTP/2`, or `HTTP/1.1` for every other one."""
         return "HTTP/2" if self.protocol == "HTTP/2" else "HTTP/1.1"
-
-
-NOBODY = Caller(NOTHING)
-"""A caller that was not let in."""

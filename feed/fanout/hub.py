@@ -22,7 +22,7 @@ from feed.observability.traces import NO_TRACES, Traces
 from feed.settings.fanout import HubSettings
 from feed.supervision import Backoff, supervised
 from feed.wire.chunk import PIECE, Chunk
-from feed.wire.pacer import Turns
+from feed.wire.pacer import Pacer
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ class Hub:
         self.head = 0
         self.generation = 0  # goes up when the log is replaced by another one: positions of older generations are void
         self.behind = 0  # events that the source knows of and has not published yet
-        self.replays = Turns()
+        self.replays = Pacer()
         self._waiting: set[asyncio.Event] = set()
 
     def next_id(self) -> str:

@@ -95,7 +95,7 @@ class Replay:
                     async for chunk in self._pause():
                         yield chunk
                 elif hub.ring.covers(member.position):
-                    await hub.replays.next()
+                    await hub.replays.admitted()
                     for chunk in self._from_ring():
                         yield chunk
                 else:
@@ -122,7 +122,7 @@ class Replay:
                 yield chunk
         if not loading.done() or loading.cancelled():
             return
-        await hub.replays.next()
+        await hub.replays.admitted()
         try:
             events = loading.result().beyond(member.position)
         except Pruned:

@@ -20,6 +20,8 @@ from feed.supervision import Backoff, supervised
 
 log = structlog.get_logger(__name__)
 
+_QUIET = 1.0
+"""Seconds between two lines about streams that were refused."""
 _ON_THE_WAY = 10.0
 """Seconds for which `end_where` also ends new streams: their requests may have been admitted before it was called."""
 
@@ -36,6 +38,9 @@ class Streams:
         self.opened: Counter[str] = Counter()  # streams since the process began, by protocol
         self.ended: Counter[str] = Counter()  # streams since the process began, by reason
         self._ending: list[tuple[float, Callable[[Stream], bool], Goodbye]] = []
+        self._refused: Counter[str] = Counter()  # by reason, since the last line that said so
+        self._last_refused = Caller()
+        self._quiet = False  # whether there was such a line less than `_QUIET` seconds ago
         self.draining = False
         self.empty = asyncio.Event()
         self.empty.set()
@@ -58,7 +63,7 @@ class Streams:
             try:
                 yield
             finally:
-                self._note(stream, stream.ended)
+                self._note_refused(stream)
             return
         stream.due = due_after(self._settings.max_age, asyncio.get_running_loop().time())
         caller = stream.caller
@@ -83,6 +88,30 @@ class Streams:
             if not self._streams:
                 self.empty.set()
             self._note(stream, failed or stream.ended)
+
+    def _note_refused(self, stream: Stream) -> None:
+        """Count a stream that was refused; however many there are, one line a second says so."""
+        reason = stream.ended.value
+        self.ended[reason] += 1
+        if not self._settings.log:
+            return
+        self._refused[reason] += 1
+        self._last_refused = stream.caller
+        if not self._quiet:
+            self._log_refused()
+
+    def _log_refused(self) -> None:
+        """Log what was refused since the last such line, then be quiet for a while."""
+        self._quiet = bool(self._refused)
+        if not self._quiet:
+            return
+        refused, self._refused = self._refused, Counter()
+        caller = self._last_refused
+        log.info(
+            "streams refused", **refused, last_key=caller.grant.name, last_address=caller.address,
+            last_protocol=caller.protocol,
+        )  # fmt: skip
+        asyncio.get_running_loop().call_later(_QUIET, self._log_refused)
 
     def _note(self, stream: Stream, reason: Goodbye | Ended) -> None:
         """Count the end of a stream, and log what the stream was in one line."""
@@ -144,21 +173,23 @@ class Streams:
         await supervised("stream watch", self._watch, Backoff(1.0))
 
     async def _watch(self) -> None:
-        settings = self._settings
-        patience = settings.send_timeout
-        loop = asyncio.get_running_loop()
+        interval = min(1.0, self._settings.send_timeout / 4)
         while True:
-            await asyncio.sleep(min(1.0, patience / 4))
-            now, unix = loop.time(), time.time()
-            stalled = now - patience
-            for stream in self:
-                if stream.sending_since is not None and stream.sending_since < stalled:
-                    stream.cut()
-                expires_at = stream.caller.grant.expires_at
-                if expires_at is not None and expires_at <= unix:
-                    stream.end(Goodbye.EXPIRED)
-                elif stream.due is not None and stream.due <= now:
-                    stream.end(Goodbye.MAX_AGE)
+            await asyncio.sleep(interval)
+            self._look()
+
+    def _look(self) -> None:
+        """Look at each stream once."""
+        now, unix = asyncio.get_running_loop().time(), time.time()
+        stalled = now - self._settings.send_timeout
+        for stream in self:
+            if stream.sending_since is not None and stream.sending_since < stalled:
+                stream.cut()
+            expires_at = stream.caller.grant.expires_at
+            if expires_at is not None and expires_at <= unix:
+                stream.end(Goodbye.EXPIRED)
+            elif stream.due is not None and stream.due <= now:
+                stream.end(Goodbye.MAX_AGE)
 
 
 def due_after(max_age: float | None, now: float) -> float | None:

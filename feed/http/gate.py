@@ -9,7 +9,7 @@ import structlog
 from starlette.requests import HTTPConnection
 
 from feed.access.caller import Caller
-from feed.access.grant import OPEN, OPEN_READING, Grant, Scope
+from feed.access.grant import NOTHING, OPEN, OPEN_READING, Grant, Scope
 from feed.access.key import PREFIX
 from feed.access.keys import Keys
 from feed.access.revocations import Revocations
@@ -113,6 +113,10 @@ class Gate:
                 await self._tickets.give_back(visitor.ticket, redeemed_at)
             except DatabaseUnavailable as error:
                 log.warning("a ticket could not be given back", error=str(error))
+
+    def stranger(self, request: HTTPConnection) -> Caller:
+        """The caller of a request whose credential nobody has looked at: an address and a protocol, and no rights."""
+        return self._caller(request, self._origin(request), NOTHING)
 
     async def may(self, request: HTTPConnection, scope: Scope) -> bool:
         """Whether the request has `scope`; an invalid credential is no error here. Raises DatabaseUnavailable."""

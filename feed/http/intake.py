@@ -15,7 +15,7 @@ from fastapi import Request
 from pydantic import ValidationError
 
 from feed.database.jobs import Batch, batch_of
-from feed.errors import Fault, Invalid, TooLarge
+from feed.errors import Fault, Invalid, TooLarge, TooSlow
 from feed.model.posting import PostingIn, faults_of
 from feed.settings.http import RequestSettings
 
@@ -125,21 +125,25 @@ def bounded(item: Any, settings: RequestSettings, name: str = "the posting") -> 
 
 
 async def pieces(request: Request, settings: RequestSettings) -> AsyncIterator[bytes]:
-    """Yield the body as it arrives; raises TooLarge over the bound, Invalid if the client stalls."""
+    """Yield the body as it arrives; raises TooLarge over the bound, TooSlow if the client stalls or takes too long."""
     announced = request.headers.get("content-length", "0")
     total = 0
     too_large = TooLarge(f"a request may have at most {settings.bytes:,} bytes: split it into several")
     if announced.isdigit() and int(announced) > settings.bytes:
         raise too_large
     body = request.stream()
+    now = asyncio.get_running_loop().time
+    end = now() + settings.timeout
     while True:
         try:
-            async with asyncio.timeout(settings.body_timeout):
+            async with asyncio.timeout_at(min(now() + settings.body_timeout, end)):
                 piece = await anext(body)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise Invalid([Fault("body", f"no data arrived for {settings.body_timeout:g} s")]) from None
+            if now() >= end:
+                raise TooSlow(f"the request did not arrive within {settings.timeout:g} s") from None
+            raise TooSlow(f"no data of the request arrived for {settings.body_timeout:g} s") from None
         total += len(piece)
         if total > settings.bytes:
             raise too_large

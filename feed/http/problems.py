@@ -22,6 +22,7 @@ from feed.errors import (
     NotFound,
     TooLarge,
     TooMany,
+    TooSlow,
     Unauthorized,
 )
 from feed.http.methods import allowed
@@ -63,10 +64,12 @@ _INSTEAD = {
     ),
 }
 """By a parameter that a route takes: the names that clients try instead of it, and what to tell them."""
-_READ_OUT = 30.0  # seconds
+_READ_OUT_BYTES = 8 * 1024 * 1024
+_READ_OUT_SECONDS = 2.0
+"""What is read of a request that is refused, before the answer, under a server that would lose the answer otherwise."""
 _STATUS: dict[type[FeedError], int] = {
     Invalid: 422, NotFound: 404, TooLarge: 413, DatabaseUnavailable: 503, DatabaseRefused: 503, Unauthorized: 401,
-    Forbidden: 403, TooMany: 429,
+    Forbidden: 403, TooMany: 429, TooSlow: 408,
 }  # fmt: skip
 
 
@@ -96,18 +99,21 @@ def problem(status: int, detail: str, faults: Iterable[Fault] = (), headers: dic
 
 
 async def _read_out(request: Request) -> None:
-    """Take what is left of the body off the wire before the answer.
+    """Read on for a little while before the answer, where the server would lose it otherwise.
 
-    An HTTP/1.1 client that is still sending would meet a reset instead of the answer, and Hypercorn drops an HTTP/2
-    connection, with every stream on it, when data comes for a request that was answered (H2Protocol, DataReceived). Under
-    the wire HTTP/2 needs none of this.
+    Under `feed serve` the answer leaves at once. A plain server closes a connection in the middle of a request, so that an
+    HTTP/1.1 client that is still sending may meet a reset instead of the answer; and plain Hypercorn drops an HTTP/2
+    connection, with every stream on it, when data comes for a request that was answered (H2Protocol, DataReceived).
     """
-    if connection_of(request.scope).wire is not None and request.scope["http_version"] == "2":
+    if connection_of(request.scope).lingers:
         return
+    left = _READ_OUT_BYTES
     try:
-        async with asyncio.timeout(_READ_OUT):
-            async for _ in request.stream():
-                pass
+        async with asyncio.timeout(_READ_OUT_SECONDS):
+            async for piece in request.stream():
+                left -= len(piece)
+                if left < 0:
+                    return
     except (RuntimeError, ClientDisconnect, TimeoutError):  # it was read to its end; it never will be
         pass
 

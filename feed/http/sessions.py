@@ -84,7 +84,7 @@ def routes(gate: Gate, store: AccessStore, origins: Origins, settings: Settings)
         return response
 
     @router.post(
-        "/tickets", status_code=201, response_model=Ticket, responses=documented(401, 403, 413, 422, 429, 503),
+        "/tickets", status_code=201, response_model=Ticket, responses=documented(401, 403, 408, 413, 422, 429, 503),
         dependencies=[known_origin], openapi_extra=_TICKET_BODY,
     )  # fmt: skip
     async def issue_ticket(request: Request) -> Response:

@@ -12,7 +12,6 @@ from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from feed.access.caller import NOBODY
 from feed.errors import DatabaseUnavailable, TooMany
 from feed.fanout.ending import Ended, Goodbye
 from feed.fanout.sources import StreamSources
@@ -113,11 +112,14 @@ async def _by_wire(stream: Stream, streams: Streams, wire: ServerWire, send: Sen
     """The body by wire, counted as open for as long as it lasts; and its end, past every middleware."""
     with streams.holding(stream):
         leaving = stream.leaving
+        if leaving:
+            wire.refused()
         try:
             async with aclosing(stream.chunks()) as chunks:
                 async for chunk in chunks:
                     if leaving and not wire.write(chunk):
-                        stream.cut(Ended.CLIENT)  # no window is waited for
+                        wire.reset()  # the goodbye does not fit now, and a refused stream is not waited for
+                        stream.cut(Ended.CLIENT)
                         return
                     if not leaving:
                         await wire.send(chunk)
@@ -199,7 +201,7 @@ def routes(sources: StreamSources, streams: Streams, gate: Gate, settings: Setti
         if is_head(request.scope):
             await gate.admit_stream(request, query.ticket, start.cursor)
             return Response(headers=_HEADERS, media_type="text/event-stream")
-        visitor, refused = Visitor(NOBODY), streams.refusal()
+        visitor, refused = Visitor(gate.stranger(request)), streams.refusal()
         redeemed_at = None
         # A service that is full looks at tickets all the same: they stay good for as long as their clients are told to wait.
         if refused is None or (refused is Goodbye.FULL and query.ticket is not None):

@@ -1,4 +1,4 @@
-"""Admission: who may open a connection. Decided on the bare socket, before anything is made for it."""
+"""Admission: who may open a connection. It is decided on the bare socket, before anything is made for the connection."""
 
 import asyncio
 from collections import Counter
@@ -9,13 +9,14 @@ import structlog
 log = structlog.get_logger(__name__)
 
 _QUIET = 1.0
-"""Seconds between two lines about those who were refused."""
+"""Seconds between two log lines about connections that were refused."""
 
 
 class Admission:
     """Counts open and new connections by what an address counts as.
 
-    `bucket` says as what: an empty text is nobody's limit. `wait` counts a new connection: the seconds it came too early.
+    `bucket` returns the name under which an address counts; no limit applies where it is empty. `wait` counts a new
+    connection of such a name and returns how many seconds it came too early.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class Admission:
         self._last = ""
 
     def enter(self, address: str) -> str | None:
-        """As what a new connection counts until it has `left`; None where it is to be closed."""
+        """Return the name under which a new connection counts until it has `left`; None where it must be closed."""
         bucket = self._bucket(address)
         if not bucket:
             return bucket
@@ -45,7 +46,7 @@ class Admission:
         return bucket
 
     def left(self, bucket: str) -> None:
-        """A connection that had been let in is over."""
+        """Stop counting a connection that was let in and is over; `bucket` is what `enter` returned."""
         if not bucket:
             return
         count = self._open[bucket] - 1
@@ -55,7 +56,7 @@ class Admission:
             del self._open[bucket]
 
     def refuse(self, address: str, reason: str) -> None:
-        """Count one that is closed; the log has one line a second, however many they are."""
+        """Count a connection that is refused for `reason`. The log has one line a second, however many there are."""
         if not self._unsaid:
             asyncio.get_running_loop().call_later(_QUIET, self._say)
         self._refused[reason] += 1

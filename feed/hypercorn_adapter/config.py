@@ -1,4 +1,4 @@
-"""Hypercorn's configuration with what the wire needs: bounds, the connections that are open, and turns for herds."""
+"""Hypercorn's configuration with what the adapter needs besides: bounds, the open connections, and pacers for herds."""
 
 import socket
 from collections.abc import Callable
@@ -7,7 +7,9 @@ from hypercorn.config import Config, Sockets
 
 from feed.hypercorn_adapter.admission import Admission
 from feed.hypercorn_adapter.connection import Connections
-from feed.wire.pacer import Turns
+from feed.hypercorn_adapter.peers import Peers
+from feed.hypercorn_adapter.refusals import Refusals
+from feed.wire.pacer import Pacer
 
 
 class WireConfig(Config):
@@ -22,16 +24,20 @@ class WireConfig(Config):
     h2_control_rate: int
     connections: Connections
     admission: Admission
+    peers: Peers
+    refusals: Refusals
+    is_stream: Callable[[bytes], bool]
+    """Whether a request's target (RFC 9112, 3.2) is that of a stream: those who are refused one come back by themselves."""
     proxied: Callable[[str], bool]
     """Whether connections from an address begin with a PROXY header."""
     crowds: Callable[[str], bool]
     """Whether many clients come from an address: a proxy's connection carries what all of them do."""
-    begin: Turns
-    ends: Turns
-    frames: Turns
+    begin: Pacer
+    ends: Pacer
+    frames: Pacer
 
     def create_sockets(self) -> Sockets:
-        """The listening sockets, as the listener knows them."""
+        """Return the listening sockets, each with this configuration."""
         found = super().create_sockets()
         secure = [ListeningSocket(self, sock) for sock in found.secure_sockets]
         plain = [ListeningSocket(self, sock) for sock in found.insecure_sockets]
@@ -39,7 +45,7 @@ class WireConfig(Config):
 
 
 class ListeningSocket(socket.socket):
-    """One that knows by which configuration it is served."""
+    """A listening socket that knows the configuration by which its connections are served."""
 
     def __init__(self, config: WireConfig, sock: socket.socket) -> None:
         super().__init__(fileno=sock.detach())

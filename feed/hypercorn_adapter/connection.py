@@ -32,11 +32,16 @@ class Connection:
 
     @property
     def reachable(self) -> bool:
-        """Whether `cut` can do anything."""
+        """Whether `cut` has an effect."""
         return self.wire is not None or _transport(self.server) is not None
 
+    @property
+    def lingers(self) -> bool:
+        """Whether a request may be answered before its body was read, without the answer being lost."""
+        return getattr(self.server, "lingers", False)
+
     def cut(self) -> None:
-        """Drop it at once, with what it has not sent."""
+        """End the response at once, and drop the connection with what it has not sent where nothing else helps."""
         if self.wire is not None:
             self.wire.cut()
         elif (server := self.server) is not None:
@@ -44,22 +49,22 @@ class Connection:
 
     @property
     def server(self) -> Any:
-        """Hypercorn's TCPServer, one for each connection; None where the thread breaks."""
+        """Hypercorn's TCPServer, of which there is one for each connection; None where the thread breaks."""
         stream = getattr(self.send, "__self__", None)
         protocol = getattr(getattr(stream, "send", None), "__self__", None)
         return server_of(protocol)
 
 
 class Connections:
-    """Every connection that is still there: under `feed serve` all of them, elsewhere those that a request came on."""
+    """The open connections: all of them under `feed serve`, and under other servers those that a request came on."""
 
     def __init__(self) -> None:
         self._servers: WeakSet[Any] = WeakSet()
         self.refused: Counter[str] = Counter()
-        """Those that were closed before they began, by reason: too_many, too_fast, no_proxy_header."""
+        """How many were closed before they began, by reason: too_many, too_fast, no_proxy_header."""
 
     def add(self, server: Any) -> None:
-        """Know of one more TCPServer (None is none); it is forgotten with the object."""
+        """Add a TCPServer, which is forgotten with the object; None has no effect."""
         if server is not None:
             self._servers.add(server)
 
@@ -67,17 +72,17 @@ class Connections:
         return len(self._servers)
 
     def forget(self, server: Any) -> None:
-        """One has ended: it is counted no longer, whoever may still refer to it."""
+        """Stop counting a connection that has ended, even if something still refers to it."""
         self._servers.discard(server)
 
     def cut(self) -> None:
-        """Drop them all: Hypercorn waits without a bound for clients that do not take what it has for them."""
+        """Drop all connections: Hypercorn waits without a bound for clients that do not take what it has for them."""
         for server in list(self._servers):
             drop(server)
 
 
 def server_of(protocol: Any) -> Any:
-    """The TCPServer of one of Hypercorn's protocols, or None."""
+    """Return the TCPServer under one of Hypercorn's protocols, or None."""
     return getattr(getattr(protocol, "send", None), "__self__", None)
 
 
@@ -100,7 +105,7 @@ def drop(server: Any) -> None:
 
 
 def reset_on_close(sock: Any) -> None:
-    """Let the close of a socket be a reset; None is none."""
+    """Let the kernel reset the connection when the socket is closed; None has no effect."""
     if sock is not None and sock.fileno() != -1:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -11,14 +11,16 @@ they are read a few at a time, with everybody else's turn between; and those tha
   lengths, with 32 octets more for each, when it is whole (CVE-2019-9516: fields without a name or a value).
 """
 
-from typing import cast
-
+from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from h2.events import Event
-from h2.exceptions import DenialOfServiceError
+from h2.exceptions import DenialOfServiceError, FrameTooLargeError
 from h2.frame_buffer import FrameBuffer
+from h2.settings import SettingCodes, Settings
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, PriorityFrame, RstStreamFrame, WindowUpdateFrame
 
+from feed.hypercorn_adapter.config import WireConfig
 from feed.limits.token_bucket import TokenBucket
 
 RATION = 32
@@ -34,12 +36,12 @@ _CARRYING = frozenset({DataFrame, HeadersFrame, RstStreamFrame})
 
 
 class Rationed(FrameBuffer):
-    """Hands out `ration` frames, then no more until it is set anew."""
+    """A frame buffer that hands out `ration` frames, and then no more until the ration is set anew."""
 
     ration: int
 
     def __next__(self) -> Frame:
-        """The next one."""
+        """Return the next frame; raises StopIteration where there is none, or the ration is used up."""
         if self.ration <= 0:
             raise StopIteration
         self.ration -= 1
@@ -47,7 +49,7 @@ class Rationed(FrameBuffer):
 
 
 class Limited(H2Connection):
-    """The server's end of one connection; made out of h2's by `limit`."""
+    """The server's end of one connection."""
 
     incoming_buffer: Rationed
     control: TokenBucket
@@ -56,18 +58,29 @@ class Limited(H2Connection):
 
     @property
     def open_inbound_streams(self) -> int:
-        """None, for the one check that asks: h2 ends the connection over its limit, and we refuse the stream."""
+        """Return 0 to the one check that asks: over its limit h2 ends the connection, where we refuse the stream alone."""
         _ = super().open_inbound_streams  # forgets those that have ended
         return 0
 
     def receive_some(self, data: bytes) -> tuple[list[Event], bool]:
-        """Take `data`, and read a ration of frames; whether there may be more. Raises ProtocolError."""
+        """Add `data` and read a ration of frames: their events, and whether more may be left. Raises ProtocolError."""
         buffer = self.incoming_buffer
         buffer.ration = RATION
         events = self.receive_data(data)
         if (parts := buffer._headers_buffer) and sum(part.body_len for part in parts) > self.header_bytes:
             raise self._calm("a head without end")
         return events, buffer.ration <= 0
+
+    def look_ahead(self) -> None:
+        """Raise ProtocolError for a frame that is announced too long, now and not when it has come."""
+        pending = self.incoming_buffer._data
+        if len(pending) >= 9 and int.from_bytes(pending[:3], "big") > self.max_inbound_frame_size:
+            self.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
+            raise FrameTooLargeError("a frame is announced that is too long")
+
+    def let_go(self) -> None:
+        """Read no more frames: h2's table of what to do with them refers to the connection, which keeps itself alive."""
+        self._frame_dispatch_table.clear()
 
     def _receive_frame(self, frame: Frame) -> list[Event]:
         events = super()._receive_frame(frame)
@@ -91,14 +104,22 @@ class Limited(H2Connection):
         return error
 
 
-def limit(connection: H2Connection, control_rate: int, header_bytes: int) -> Limited:
-    """The same connection with bounds; frames a second, octets."""
-    connection.__class__ = Limited
+def limited_connection(config: WireConfig, clients: int) -> Limited:
+    """Make the server's end of a connection that `clients` clients share."""
+    connection = Limited(config=H2Configuration(client_side=False, header_encoding=None))
+    connection.DEFAULT_MAX_INBOUND_FRAME_SIZE = config.h2_max_inbound_frame_size
+    connection.local_settings = Settings(
+        client=False,
+        initial_values={
+            SettingCodes.MAX_CONCURRENT_STREAMS: config.h2_max_concurrent_streams,
+            SettingCodes.MAX_HEADER_LIST_SIZE: config.h2_max_header_list_size,
+        },
+    )
     connection.incoming_buffer.__class__ = Rationed
-    limited = cast(Limited, connection)
-    limited.incoming_buffer.ration = RATION
-    limited.control = TokenBucket(control_rate * BURST, control_rate)
-    limited.credit = RATION  # windows are opened before there is anything to read
-    limited.header_bytes = header_bytes
-    limited.decoder.max_header_list_size = header_bytes  # without waiting for the client's word that it knows
-    return limited
+    connection.incoming_buffer.ration = RATION
+    rate = config.h2_control_rate * clients
+    connection.control = TokenBucket(rate * BURST, rate)
+    connection.credit = RATION  # windows are opened before there is anything to read
+    connection.header_bytes = config.header_bytes
+    connection.decoder.max_header_list_size = config.header_bytes  # without waiting for the client's word that it knows
+    return connection

@@ -8,7 +8,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.stream import H2Stream
 
-from feed.hypercorn_adapter.connection import drop, server_of
+from feed.hypercorn_adapter.connection import drop
 from feed.hypercorn_adapter.http2_frames import EARNED, EARNED_BY, Limited
 from feed.hypercorn_adapter.server_wire import ServerWire
 from feed.wire.chunk import Chunk
@@ -25,20 +25,19 @@ _WRITE = 64 * 1024
 class Http2Wire(ServerWire):
     """The body of a response: DATA frames, within the windows of the stream and of the connection (RFC 9113, 5.2)."""
 
-    __slots__ = ("_blocked", "_connection", "_id", "_protocol", "_put_all", "_stream", "_stream_id")
+    __slots__ = ("_connection", "_id", "_protocol", "_put_all", "_stream", "_stream_id")
 
     def __init__(self, protocol: "Http2", stream_id: int) -> None:
-        super().__init__(server_of(protocol))
+        super().__init__(protocol.server)
         self._put_all = self._server.writer.transport.writelines
         self._protocol = protocol
         self._connection: Limited = protocol.connection
         self._stream: H2Stream = protocol.connection.streams[stream_id]
         self._stream_id = stream_id
         self._id = stream_id.to_bytes(4, "big")
-        self._blocked = False  # on a window, not on the socket
 
     def write(self, chunk: Chunk) -> bool:
-        """Push it."""
+        """Hand a chunk to the transport now; return False where a window is too small, or the transport holds too much."""
         size = chunk.size
         connection, stream = self._connection, self._stream
         if (
@@ -54,14 +53,14 @@ class Http2Wire(ServerWire):
         connection.credit += EARNED
         if size > connection.max_outbound_frame_size:
             self._put_frames(chunk)
-        elif self._protocol.corked or len(self._protocol.streams) > 1:  # nothing may overtake what is kept
-            self._protocol.cork(chunk.head + self._id + chunk.body)
+        elif self._protocol.cork.frames or len(self._protocol.streams) > 1:  # nothing may overtake what is kept
+            self._protocol.cork.put(chunk.head + self._id + chunk.body)
         else:
             self._put(chunk.head + self._id + chunk.body)
         return True
 
     async def send(self, chunk: Chunk) -> None:
-        """Pull it."""
+        """Hand a chunk over as the client opens its windows and takes it; raises Disconnected."""
         sent = 0
         while sent < chunk.size:
             await self._writable()
@@ -74,26 +73,23 @@ class Http2Wire(ServerWire):
             self._connection.outbound_flow_control_window -= size
             self._connection.credit += EARNED
             if size == chunk.size <= _SMALL:
-                self._protocol.cork(chunk.head + self._id + chunk.body)
+                self._protocol.cork.put(chunk.head + self._id + chunk.body)
             else:
                 self._put_frames(chunk if size == chunk.size else Chunk(chunk.body[sent : sent + size]))
             sent += size
 
     async def _window(self) -> None:
         """Wait for a window. Where none opens for `send_timeout` only this stream is reset."""
-        self._blocked = True
         try:
             async with asyncio.timeout(self._server.config.send_timeout):
-                await self._protocol.window(self._stream_id)
+                await self._protocol.windows.wait(self._stream_id)
         except TimeoutError:
             self.gave_up = True
-            self.cut()
-        finally:
-            self._blocked = False
+            self.reset()
 
     def _put_frames(self, chunk: Chunk) -> None:
         """Write it as DATA frames no larger than the client takes."""
-        self._protocol.uncork()
+        self._protocol.cork.release()
         self._connection.credit += chunk.size // EARNED_BY
         parts: list[bytes | memoryview] = []
         for head, piece in chunk.frames(self._connection.max_outbound_frame_size):
@@ -101,14 +97,18 @@ class Http2Wire(ServerWire):
         self._put_all(parts)
 
     def cut(self) -> None:
-        """Reset the stream where only its window is shut; the connection where nothing gets through."""
-        if self.closed:
-            return
-        if not self._blocked:
+        """Reset the stream; drop the connection where its socket is full, since not even the reset would get through."""
+        if not self.closed and self._get_size() > self._limit:
             drop(self._server)
+        else:
+            self.reset()
+
+    def reset(self) -> None:
+        """Reset the stream alone (RST_STREAM): behind a proxy its neighbours on the connection are other people's."""
+        if self.closed:
             return
         with suppress(ProtocolError):  # the client was faster
             self._connection.reset_stream(self._stream_id, ErrorCodes.ENHANCE_YOUR_CALM)
-            self._protocol.cork(self._connection.data_to_send())
+            self._protocol.cork.put(self._connection.data_to_send())
         self.close()
-        self._protocol.wake(self._stream_id)
+        self._protocol.windows.wake(self._stream_id)

@@ -17,7 +17,10 @@ log = structlog.get_logger(__name__)
 
 _PLACES = {
     # Where a name is looked up: what takes its place, and what is there otherwise.
-    "hypercorn.asyncio.run.TCPServer": ("feed.hypercorn_adapter.tcp.Server", "hypercorn.asyncio.tcp_server.TCPServer"),
+    "hypercorn.asyncio.run.TCPServer": (
+        "feed.hypercorn_adapter.tcp.TcpConnection",
+        "hypercorn.asyncio.tcp_server.TCPServer",
+    ),
     "hypercorn.asyncio.run.asyncio": (
         "feed.hypercorn_adapter.listener.asyncio_with_listener",
         "hypercorn.asyncio.tcp_server.asyncio",
@@ -38,16 +41,19 @@ _SHAPES: dict[str, list[str]] = {
     "hypercorn.asyncio.tcp_server.TCPServer._initiate_server_close": ["self"],
     "hypercorn.protocol.h11.H11Protocol._create_stream": ["self", "request"],
     "hypercorn.protocol.h11.H11Protocol.stream_send": ["self", "event"],
-    "hypercorn.protocol.h2.H2Protocol.handle": ["self", "event"],
-    "hypercorn.protocol.h2.H2Protocol.send_task": ["self"],
+    "hypercorn.protocol.h11.H11Protocol._handle_events": ["self"],
+    "hypercorn.protocol.h11.H11Protocol._maybe_recycle": ["self"],
+    "hypercorn.protocol.h11.H11Protocol._send_error_response": ["self", "status_code"],
+    # Ours stands in the place of this class, and has what ProtocolWrapper calls.
+    "hypercorn.protocol.h2.H2Protocol.__init__": [
+        "self", "app", "config", "context", "task_group", "connection_state", "ssl", "client", "server", "send",
+    ],
     "hypercorn.protocol.h2.H2Protocol.initiate": ["self", "headers", "settings"],
-    "hypercorn.protocol.h2.H2Protocol.stream_send": ["self", "event"],
-    "hypercorn.protocol.h2.H2Protocol._create_stream": ["self", "request"],
-    "hypercorn.protocol.h2.H2Protocol._handle_events": ["self", "events"],
-    "hypercorn.protocol.h2.H2Protocol._window_updated": ["self", "stream_id"],
-    "hypercorn.protocol.h2.H2Protocol._priority_updated": ["self", "event"],
-    "hypercorn.protocol.h2.H2Protocol._close_stream": ["self", "stream_id"],
-    "hypercorn.protocol.h2.H2Protocol._flush": ["self"],
+    "hypercorn.protocol.h2.H2Protocol.handle": ["self", "event"],
+    "hypercorn.protocol.ProtocolWrapper.__init__": [
+        "self", "app", "config", "context", "task_group", "state", "ssl", "client", "server", "send", "alpn_protocol",
+    ],
+    "hypercorn.protocol.ProtocolWrapper.handle": ["self", "event"],
     "hypercorn.protocol.http_stream.HTTPStream.__init__": [
         "self", "app", "config", "context", "task_group", "ssl", "client", "server", "send", "stream_id",
     ],
@@ -101,9 +107,20 @@ def _strange() -> str | None:
             if list(inspect.signature(getattr(_get(owner), name)).parameters) != parameters:
                 return path
         connection = _get("h2.connection.H2Connection")()
-        for name in ("outbound_flow_control_window", "max_outbound_frame_size", "streams", "_receive_frame", "decoder"):
+        for name in (
+            "outbound_flow_control_window",
+            "max_outbound_frame_size",
+            "streams",
+            "_receive_frame",
+            "decoder",
+            "_frame_dispatch_table",
+        ):
             if not hasattr(connection, name):
                 return f"h2.connection.H2Connection.{name}"
+        buffer = _get("h11.Connection")(_get("h11.SERVER"))._receive_buffer
+        for name in ("_data", "_multiple_lines_search", "_extract", "maybe_extract_lines"):
+            if not hasattr(buffer, name):
+                return f"h11._receivebuffer.ReceiveBuffer.{name}"
         for name in ("_data", "_headers_buffer", "max_frame_size"):
             if not hasattr(connection.incoming_buffer, name):
                 return f"h2.frame_buffer.FrameBuffer.{name}"

@@ -57,10 +57,10 @@ class Listener:
         self._sock.close()
 
     async def wait_closed(self) -> None:
-        """It is closed at once."""
+        """Return at once: `close` waits for nothing."""
 
     def _accept(self) -> None:
-        """Take what is in the queue: all of it, unless that is a herd."""
+        """Accept the connections that wait in the queue: all of them, unless they are a herd."""
         left = _EACH[bool(self._tls)]
         for _ in range(_LOOK):
             try:
@@ -130,7 +130,7 @@ class Writer(asyncio.StreamWriter):
     ends: Ends | None = None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """As of the transport, but for the addresses of its socket."""
+        """Return what the transport says, but the ends that a proxy named in the place of the socket."""
         if name == "socket" and self.ends is not None:
             return self.ends
         return super().get_extra_info(name, default)
@@ -143,7 +143,7 @@ class Asyncio:
         return getattr(asyncio, name)
 
     async def start_server(self, serve: Serve, *, sock: socket.socket, backlog: int, **more: Any) -> Any:
-        """Listen on a socket."""
+        """Return a server that listens on `sock`, as `asyncio.start_server` does."""
         if not isinstance(sock, ListeningSocket):  # another server's in this process
             return await asyncio.start_server(serve, sock=sock, backlog=backlog, **more)
         return Listener(sock, serve, backlog, more)

@@ -12,7 +12,7 @@ _SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _FIRST = 15
 """Octets of the shortest header, `PROXY UNKNOWN` and the end of its line."""
 _LINE = 107
-"""The longest of version 1."""
+"""Octets of the longest header of version 1."""
 _HEAD = 16
 _BODY = 4096
 """The longest of version 2, behind its head: addresses, and whatever else the proxy tells (TLS, names)."""
@@ -21,7 +21,7 @@ Address = tuple[str, int]
 
 
 class Malformed(ValueError):
-    """This is no header of the PROXY protocol."""
+    """What a connection began with is no header of the PROXY protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ class Ends:
     family: socket.AddressFamily = socket.AF_INET
 
     def getpeername(self) -> Address:
-        """The client."""
+        """Return the client's address and port."""
         return self.client
 
     def getsockname(self) -> Address:
-        """Where the client connected to."""
+        """Return the address and port that the client connected to."""
         return self.server
 
 

@@ -1,5 +1,6 @@
 """The wire of a response under Hypercorn: past its buffers and locks, whole writes into the transport."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -43,6 +44,14 @@ class ServerWire(Wire):
     def stalled(self) -> bool:
         """Whether a window stayed shut, or the socket full, for `send_timeout`."""
         return self.gave_up or bool(self._server.stalled)
+
+    def refused(self) -> None:
+        """Count this response as one that only says goodbye: too many of them are refused before they cost a request."""
+        self._server.rations.count()
+
+    @abstractmethod
+    def reset(self) -> None:
+        """End this response in the middle, at once; other responses on the same connection go on."""
 
     def close(self) -> None:
         """Write nothing any more, and tell who asked for it in `take`: the client is gone."""

@@ -61,4 +61,4 @@ def drained(drain: Callable[[], Awaitable[None]]) -> Iterator[None]:
 
 
 async def _already() -> None:
-    """A trigger that has gone off."""
+    """Return at once: a shutdown trigger that has gone off already."""

@@ -7,15 +7,18 @@ What it replaces, and why (Hypercorn 0.18; delete each part when upstream has it
 - `protocol_send` waits without a bound for a client that does not read; here it has `send_timeout`. It lets ETIMEDOUT
   escape, which is an OSError and no ConnectionError: a client that vanished is logged as a traceback (hypercorn #361). And
   a request that is cancelled at the end finds its task group closed.
+- A connection that is closed in the middle of a request is reset by the kernel, and the answer may be lost with it. Here it
+  lingers.
 - A herd of connections is one turn of the event loop; here they begin a few at a time. Those of a herd that say nothing
   would end in one turn, too; here they are idle for up to `_SPREAD` longer, each as long as chance has it.
-- What a connection is made of refers to itself in circles, which only the garbage collector undoes, minutes later.
+- A connection and its protocol refer to each other, which only the garbage collector undoes, minutes later.
 - The transport's default buffer is 64 KB; ours is `write_buffer`, which is also the bound of a push.
 """
 
 import asyncio
 import contextlib
 import random
+from functools import cached_property
 from typing import Any
 
 from hypercorn.asyncio.tcp_server import TCPServer
@@ -23,23 +26,48 @@ from hypercorn.events import Closed, Event, RawData
 
 from feed.hypercorn_adapter.config import WireConfig
 from feed.hypercorn_adapter.connection import drop
+from feed.hypercorn_adapter.refusals import Rations
+from feed.hypercorn_adapter.tcp_info import is_over
 
+_READ = 64 * 1024
+"""Bytes that are read at once."""
+_LINGER = 8 * 1024 * 1024
+"""Bytes of a request that are read and thrown away behind an answer that did not need them: many clients read no answer
+before they have sent all, and lose it where the connection is reset before."""
 _SPREAD = 0.4
-"""Of `keep_alive_timeout`."""
+"""The part of `keep_alive_timeout` by which idle connections differ."""
 
 
-class Server(TCPServer):
-    """One connection."""
+class TcpConnection(TCPServer):
+    """One connection of a client, with its bounds."""
 
     config: WireConfig
+    lingers = True
+    """A connection that ends in the middle of a request is read on for a while, so that its answer is not lost."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self.turn = asyncio.Lock()  # whose it is to wait for the transport to empty
+        self.turn = asyncio.Lock()  # held by the stream that waits for the transport to empty
+        self._lingers_for: int | None = None  # bytes that are still thrown away before it closes; None while it serves
         self.stalled = False  # it was dropped, since its client took nothing
 
+    @cached_property
+    def rations(self) -> Rations:
+        """The rations of refused requests that this connection draws on."""
+        client = self.protocol.client
+        return self.config.refusals.rations(client[0] if client else "")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection is over, so that nothing that its client still wants need be begun."""
+        transport = self.writer.transport
+        if transport.is_closing():
+            return True
+        sock = transport.get_extra_info("socket")
+        return sock is None or is_over(sock)  # uvloop does not look at a socket while it reads nothing from it
+
     async def run(self) -> None:
-        """Serve it until either side closes it."""
+        """Serve the connection until either side closes it."""
         transport: Any = self.writer.transport
         try:
             transport.set_write_buffer_limits(high=self.config.write_buffer)
@@ -47,29 +75,43 @@ class Server(TCPServer):
             return  # the client was gone before it began
         try:
             self.config.connections.add(self)
-            await self.config.begin.next()
-            await super().run()
+            self.config.peers.add(self)
+            await self.config.begin.admitted()
+            if not self.ended:  # else its client left while it waited
+                await super().run()
         finally:
             if not transport.is_closing():
                 transport.abort()
             self.config.connections.forget(self)
-            self._dissolve()
+            self.config.peers.forget(self)
+            self._let_go()
 
     async def _read_data(self) -> None:
-        await super()._read_data()
-        await self.config.ends.next()  # ten thousand that leave at once are no one turn of the event loop either
+        while not self.reader.at_eof():
+            try:
+                data = await self.reader.read(_READ)
+            except OSError:
+                break
+            if self._lingers_for is None:
+                await self.protocol.handle(RawData(data))
+            elif len(data) < self._lingers_for:
+                self._lingers_for -= len(data)
+            else:
+                break
+        await self.protocol.handle(Closed())
+        await self.config.ends.admitted()  # ten thousand that leave at once are no one turn of the event loop either
         await self.idle_task.stop()  # else what is left of the client stays until it would have been idle for too long
 
-    def _dissolve(self) -> None:
-        """Undo the circles among the objects of a connection that has ended: its memory is free now, not some time."""
-        wrapper = getattr(self, "protocol", None)  # none where the client had left before it began
-        protocol = getattr(wrapper, "protocol", None)
-        for one in (getattr(protocol, "connection", None), protocol, wrapper, getattr(self, "_task_group", None)):
-            with contextlib.suppress(TypeError):  # it has no attributes of its own
-                vars(one).clear()
+    def _let_go(self) -> None:
+        """Let go of the protocol, which refers to this connection: the memory of both is then free at once."""
+        with contextlib.suppress(AttributeError):  # its client left before it began
+            del self.protocol
 
     async def protocol_send(self, event: Event) -> None:
         """Do what the protocol wants of the connection."""
+        if isinstance(event, Closed) and self._half_read:
+            self._linger()
+            return
         if not isinstance(event, RawData):
             try:
                 await super().protocol_send(event)
@@ -102,14 +144,24 @@ class Server(TCPServer):
                     drop(self)
                     raise ConnectionAbortedError from None
 
-    async def linger(self) -> None:
-        """Stop sending and read what is still coming, for `close_timeout`: a reset would overtake our last words."""
+    @property
+    def _half_read(self) -> bool:
+        """Whether the client may still be sending, and not have read our answer."""
+        protocol: Any = self.protocol.protocol
+        return protocol.half_read and not self.writer.transport.is_closing()
+
+    def _linger(self) -> None:
+        """Stop sending, and throw away what still comes, up to `_LINGER` bytes and for `close_timeout`; then close.
+
+        To close while the client sends would make the kernel reset the connection, and the reset may overtake our answer
+        (RFC 9112, 9.6).
+        """
+        if self._lingers_for is not None:
+            return
+        self._lingers_for = _LINGER
         with contextlib.suppress(NotImplementedError, OSError, RuntimeError):  # TLS has no such end
             self.writer.write_eof()
-        with contextlib.suppress(TimeoutError, OSError, RuntimeError):
-            async with asyncio.timeout(self.config.close_timeout):
-                while await self.reader.read(65_536):
-                    pass
+        self.loop.call_later(self.config.close_timeout, self.reader.feed_eof)
 
     async def _idle_timeout(self) -> None:
         """End a connection that has waited for a whole request for too long, however many octets of one have come."""

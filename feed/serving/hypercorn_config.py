@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from urllib.parse import unquote_to_bytes
 
 from hypercorn.config import Config
 
@@ -9,9 +10,13 @@ from feed.http.address import bucket_of, is_within
 from feed.hypercorn_adapter.admission import Admission
 from feed.hypercorn_adapter.config import WireConfig
 from feed.hypercorn_adapter.connection import Connections
+from feed.hypercorn_adapter.peers import Peers
+from feed.hypercorn_adapter.refusals import Refusals
 from feed.limits.rates import Rates
 from feed.settings.settings import Settings
-from feed.wire.pacer import Turns
+from feed.wire.pacer import Pacer
+
+STREAM_PATH = b"/v1/jobs/stream"
 
 
 def hypercorn_config(settings: Settings, sock: socket.socket, connections: Connections) -> Config:
@@ -29,11 +34,14 @@ def hypercorn_config(settings: Settings, sock: socket.socket, connections: Conne
     config.ssl_handshake_timeout = settings.listen.handshake_timeout
     config.connections = connections
     config.admission = _admission(settings, connections)
+    config.peers = Peers(settings.streams.send_timeout, settings.listen.peer_timeout)
+    config.refusals = _refusals(settings)
+    config.is_stream = is_stream
     config.proxied = lambda address: settings.proxies.proxy_protocol and is_within(address, settings.proxies.trusted)
     config.crowds = lambda address: is_within(address, settings.proxies.trusted)
-    config.begin = Turns()
-    config.ends = Turns()
-    config.frames = Turns(2)
+    config.begin = Pacer()
+    config.ends = Pacer()
+    config.frames = Pacer(2)
     config.h2_max_concurrent_streams = settings.wire.h2_streams
     config.backlog = settings.listen.backlog
     config.bind = [f"fd://{sock.fileno()}"]
@@ -51,10 +59,32 @@ def hypercorn_config(settings: Settings, sock: socket.socket, connections: Conne
 def _admission(settings: Settings, connections: Connections) -> Admission:
     """Limits of connections by address; a proxy speaks for many, so none applies to it."""
     rates = Rates(settings.limits)
-    free = settings.limits.exempt + settings.proxies.trusted
     return Admission(
         settings.limits.connections_per_address,
-        lambda address: "" if is_within(address, free) else bucket_of(address),
+        lambda address: _bucket(settings, address),
         lambda bucket: rates.hit("connection", bucket),
         connections.refused,
     )
+
+
+def _refusals(settings: Settings) -> Refusals:
+    """Rations of refusals; a proxy's connection has as many as if each stream on it were another client's."""
+    return Refusals(
+        settings.limits.refusals,
+        settings.limits.refusal_rate,
+        lambda address: _bucket(settings, address),
+        lambda address: is_within(address, settings.proxies.trusted),
+        settings.wire.h2_streams,
+    )
+
+
+def _bucket(settings: Settings, address: str) -> str:
+    """Return what limits of connections count an address as; an empty text where none applies."""
+    free = settings.limits.exempt + settings.proxies.trusted
+    return "" if is_within(address, free) else bucket_of(address)
+
+
+def is_stream(target: bytes) -> bool:
+    """Return whether a request's target leads to the stream, however it is written."""
+    path = target.partition(b"?")[0]
+    return (unquote_to_bytes(path) if b"%" in path else path) == STREAM_PATH

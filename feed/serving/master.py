@@ -33,7 +33,7 @@ from feed.observability.logs import configure
 from feed.observability.shared_metrics import leave_place, sharing
 from feed.service import Service
 from feed.serving.signals import STOP_SIGNALS, signal_socket
-from feed.serving.sockets import allow_files, listeners_of, url_of
+from feed.serving.sockets import allow_files, listeners_of, url_of, user_timeout_of
 from feed.serving.worker import Worker, refusal_of, work
 from feed.settings.settings import Settings
 
@@ -56,7 +56,9 @@ def serve_with_workers(
     allow_files()
     with ExitStack() as stack:
         signals = stack.enter_context(signal_socket())
-        listeners = [stack.enter_context(listener) for listener in listeners_of(settings.listen)]
+        listeners = [
+            stack.enter_context(listener) for listener in listeners_of(settings.listen, user_timeout_of(settings))
+        ]
         if settings.database.url is None:
             dsn = stack.enter_context(_database(settings.database.data_dir))
             settings = settings.changed(database_url=dsn)

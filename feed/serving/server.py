@@ -17,7 +17,7 @@ from feed.hypercorn_adapter.install import installed
 from feed.service import Service
 from feed.serving.hypercorn_config import hypercorn_config
 from feed.serving.signals import STOP_SIGNALS
-from feed.serving.sockets import allow_files, listen, url_of
+from feed.serving.sockets import allow_files, listen, url_of, user_timeout_of
 from feed.settings.settings import Settings
 
 
@@ -53,7 +53,7 @@ async def serve_until(
         # Before Hypercorn learns of the end: once it has, the farewell of an HTTP/2 stream is lost (hypercorn #226).
         await app.drain()
 
-    with listener or listen(settings.listen) as sock:
+    with listener or listen(settings.listen, user_timeout_of(settings)) as sock:
         address = url_of(settings.listen, sock)
         config = hypercorn_config(settings, sock, app.connections)
         sock.detach()  # Hypercorn owns it from here on

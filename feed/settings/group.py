@@ -28,9 +28,7 @@ CommaSeparated = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
 class Group(BaseSettings):
     """Settings that belong together. A field `name` is `FEED_NAME` in the environment, unless it has an alias."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def variable_of(name: str, field: FieldInfo) -> str:
@@ -44,6 +42,15 @@ def variable_of(name: str, field: FieldInfo) -> str:
 def option_of(name: str, field: FieldInfo) -> str:
     """The name by which `load_settings` takes a field: its environment variable without the prefix, in lower case."""
     return variable_of(name, field).removeprefix(PREFIX).lower()
+
+
+def argument_of(name: str, field: FieldInfo) -> str:
+    """The keyword by which a group's constructor takes a field.
+
+    A field with an alias is taken by that alone: taken by its own name as well, it would also be read from that name with
+    the prefix in the environment, as `FEED_KEY` would be for `FEED_JWT_KEY`.
+    """
+    return name if field.validation_alias is None else variable_of(name, field)
 
 
 def options_in(group: type[Group]) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ class ListenSettings(Group):
     send_buffer: Bytes = 64 * 1024
     """SO_SNDBUF of each connection in bytes; the kernel doubles it."""
     peer_timeout: Seconds = 20.0
-    """Seconds after which a peer that acknowledges nothing is given up (TCP_USER_TIMEOUT)."""
+    """Seconds after which a peer that acknowledges nothing is given up. One that acknowledges has `FEED_SEND_TIMEOUT`."""
 
 
 class WireSettings(Group):
@@ -63,5 +63,7 @@ class RequestSettings(Group):
     """Bytes that one write may have."""
     body_timeout: Seconds = 30.0
     """Seconds between two pieces of a request's body."""
+    timeout: Seconds = Field(default=120.0, validation_alias="FEED_REQUEST_TIMEOUT")
+    """Seconds for a request's whole body. In the default time `FEED_REQUEST_BYTES` need 2.2 Mbit/s."""
     filter_values: Count = 100
     """Values and words that one filter may have."""

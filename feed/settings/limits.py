@@ -34,6 +34,11 @@ class LimitSettings(Group):
     """Networks to which no limit by address applies, separated by commas."""
     stream_rate: str = "60/minute"
     """New streams of one address. Further ones are told to come back later."""
+    refusals: Count = 60
+    """Requests of one address, and of one connection, in a row that are told why they are refused (401, 403, 429,
+    goodbye). The next ones are reset."""
+    refusal_rate: Count = 5
+    """The same for each second from then on."""
     connections_per_address: Count = 200
     """Open connections of one address. Further ones are closed at once."""
     connection_rate: str = "50/second"

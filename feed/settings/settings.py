@@ -12,7 +12,7 @@ from feed.errors import ConfigurationError
 from feed.settings.access import AccessSettings, JwtSettings
 from feed.settings.database import DatabaseSettings
 from feed.settings.fanout import DrainSettings, HubSettings, ReplaySettings, StreamSettings
-from feed.settings.group import PREFIX, Group, options_in, variable_of
+from feed.settings.group import PREFIX, Group, argument_of, options_in, variable_of
 from feed.settings.http import ListenSettings, RequestSettings, WireSettings
 from feed.settings.limits import LimitSettings, ProxySettings
 from feed.settings.log import LogSettings, SequencerSettings, TailerSettings
@@ -149,7 +149,8 @@ def load_settings(**options: object) -> Settings:
 def _read(kind: type[Group], given: Mapping[str, object]) -> Group:
     """One group, from the environment and from what was given."""
     try:
-        return kind(**given)  # type: ignore[arg-type]
+        arguments: dict[str, Any] = {argument_of(name, kind.model_fields[name]): value for name, value in given.items()}
+        return kind(**arguments)
     except ValidationError as error:
         raise ConfigurationError(_reason(error, kind)) from None
 

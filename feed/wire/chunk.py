@@ -18,7 +18,7 @@ class Chunk:
 
     @property
     def chunked(self) -> bytes:
-        """As a chunk of HTTP/1.1 (RFC 9112, 7.1)."""
+        """The bytes as a chunk of HTTP/1.1 (RFC 9112, 7.1)."""
         if self._chunked is None:
             self._chunked = b"%x\r\n%b\r\n" % (self.size, self.body)
         return self._chunked
@@ -31,7 +31,7 @@ class Chunk:
         return self._head
 
     def frames(self, most: int) -> list[tuple[bytes, memoryview]]:
-        """As HTTP/2 frames of at most `most` bytes: the beginning of each frame's head, and its payload, uncopied."""
+        """Return HTTP/2 frames of at most `most` bytes: the beginning of each frame's head, and its payload, uncopied."""
         size, pieces = self._pieces
         if size != most:
             view = memoryview(self.body)
@@ -41,12 +41,12 @@ class Chunk:
         return pieces
 
     def slices(self, most: int) -> "list[Chunk]":
-        """This, in pieces of at most `most` bytes."""
+        """Return the chunk in pieces of at most `most` bytes."""
         if self.size <= most:
             return [self]
         return [Chunk(self.body[begin : begin + most]) for begin in range(0, self.size, most)]
 
 
 def data_head(size: int) -> bytes:
-    """The first five octets of a DATA frame of `size` bytes without flags."""
+    """Return the first five octets of a DATA frame of `size` bytes without flags."""
     return size.to_bytes(3, "big") + b"\x00\x00"

@@ -1,36 +1,40 @@
-"""Turns: what comes in herds is done a few at a time, so that nobody else waits for all of it.
+"""Pacing: what comes in herds is done a few at a time, so that nobody else waits for all of it.
 
-Ten thousand clients that come back together would otherwise be one turn of the event loop: seconds in which no event is
-read from the log and nobody live is told of one.
+Ten thousand clients that come back together would otherwise be served in one turn of the event loop: for seconds no event
+would be read from the log, and nobody live would be told of one.
 """
 
 import asyncio
 from collections import deque
 
-EACH = 32
-"""Of a herd, so many in one turn of the event loop: some milliseconds."""
-TOGETHER = 16
-"""Requests on one connection that begin together: their answers leave as one write."""
+PER_TURN = 32
+"""How many of a herd are admitted in one turn of the event loop, which then takes some milliseconds."""
+REQUESTS_PER_WRITE = 16
+"""How many requests of one connection begin together, so that their answers leave as one write."""
 
 
-class Turns:
-    """One for each herd: connections and requests that begin, streams that replay, frames of those who send many."""
+class Pacer:
+    """Admits a few of a herd in each turn of the event loop, in the order in which they came.
 
-    def __init__(self, each: int = EACH) -> None:
-        self._each = each
-        self._left = each
+    There is one for each kind of herd: connections and requests that begin, streams that replay, frames of clients that
+    send many.
+    """
+
+    def __init__(self, per_turn: int = PER_TURN) -> None:
+        self._per_turn = per_turn
+        self._left = per_turn
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._scheduled = False
 
-    async def next(self, count: int = 1) -> None:
-        """Wait for a turn, for as many as come together, in order; without a herd it is at once."""
+    async def admitted(self, count: int = 1) -> None:
+        """Return when `count` more may go on, which come together; where there is no herd, that is at once."""
         self._schedule()
         if self._left > 0 and not self._waiting:
             self._left -= count
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((count, turn))
-        await turn
+        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((count, admitted))
+        await admitted
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -39,11 +43,11 @@ class Turns:
 
     def _refill(self) -> None:
         self._scheduled = False
-        self._left = self._each
+        self._left = self._per_turn
         while self._left > 0 and self._waiting:
-            count, turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            count, admitted = self._waiting.popleft()
+            if not admitted.done():
+                admitted.set_result(None)
                 self._left -= count
         if self._waiting:
             self._schedule()

@@ -7,7 +7,7 @@ from feed.wire.chunk import Chunk
 
 
 class Disconnected(Exception):
-    """The client is gone, or was cut off."""
+    """The client has left, or was cut off."""
 
 
 class Wire(ABC):
@@ -39,7 +39,7 @@ class Wire(ABC):
 
     @abstractmethod
     def cut(self) -> None:
-        """Drop a client that takes nothing, with what it has not taken."""
+        """End this response in the middle, at once, and with it a connection whose client takes nothing at all."""
 
     def close(self) -> None:
         """Write nothing any more: the client is gone."""

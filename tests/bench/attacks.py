@@ -131,6 +131,7 @@ ATTACKS = {
     "slowloris": Attack("500 heads that dribble in", 500, _dribble, pace=0.2),
     "header flood": Attack("50 connections send heads without end", 50, _huge_heads),
     "rapid reset": Attack("HEADERS and RST_STREAM on 10 connections", 10, _rapid_resets),
+    "refused streams": Attack("requests for streams on 200 connections, as fast as they can", 200, _requests),
     "CONTINUATION flood": Attack("CONTINUATION without end on 10 connections", 10, lambda one: _greeted(
         one, (_request(1, ended=False) if one.sent == 0 else b"") + _CONTINUATIONS)),
     "PING flood": Attack("PING on 10 connections", 10, lambda one: _greeted(one, _PINGS)),

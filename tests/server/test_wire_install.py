@@ -45,7 +45,7 @@ CHANGES = [
     (hypercorn.protocol, "H2Protocol", of_another_make),
     (hypercorn.protocol, "H11Protocol", of_another_make),
     (hypercorn.asyncio.tcp_server.TCPServer, "protocol_send", with_a_parameter_more),
-    (hypercorn.protocol.h2.H2Protocol, "stream_send", with_a_parameter_more),
+    (hypercorn.protocol.h2.H2Protocol, "initiate", with_a_parameter_more),
     (hypercorn.protocol.h2.H2Protocol, "handle", with_a_parameter_more),
     (hypercorn.protocol.http_stream.HTTPStream, "app_send", with_a_parameter_more),
 ]

@@ -13,6 +13,7 @@ import pytest
 from feed.serving.certificate import self_signed
 from tests.h2client import STREAM, h2client, insecure
 from tests.processes import serving
+from tests.raw import raw_reading
 from tests.reader import reading
 from tests.server.test_stream_replay import BIG
 from tests.server.test_wire_windows import LITTLE_SHARED, MIB, Memory, open_streams
@@ -108,3 +109,30 @@ async def test_a_list_that_nobody_reads_is_cut_off_without_a_trace(
         await until(lambda: not server_side(service.url, port), 10)
         assert await open_streams(service.url) == 0
         assert service.said == b""
+
+
+@pytest.mark.parametrize("postings", [3, 500], ids=["that the kernel takes", "that nobody takes"])
+@pytest.mark.parametrize("http2", [False, True])
+async def test_a_client_that_reads_nothing_has_the_send_timeout_although_the_peer_timeout_is_shorter(
+    dsn: str, database: "asyncpg.Connection[Any]", http2: bool, postings: int
+) -> None:
+    # To the kernel a window that stays shut is a peer that is gone, however often it answers (TCP_USER_TIMEOUT).
+    async with (
+        serving(dsn, log_level="info", send_timeout=4.0, peer_timeout=1.0) as service,
+        shut(service.url, http2),
+    ):
+        await database.execute(BIG, postings)
+        (line,) = await until(lambda: service.logged("stream ended"), 60)
+        assert line["reason"] == "stalled"
+
+
+@asynccontextmanager
+async def shut(url: str, http2: bool) -> AsyncIterator[None]:
+    """A stream whose client reads its opening and then nothing, with a receive buffer that is full at once."""
+    if http2:
+        async with stalled(url, http2, STREAM):
+            yield
+    else:
+        async with raw_reading(url, buffer=4096) as reader:
+            await reader.until("synced")
+            yield

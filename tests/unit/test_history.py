@@ -8,7 +8,7 @@ import pytest
 
 from feed.errors import DatabaseUnavailable
 from feed.fanout.history import History, Page, Pruned
-from feed.settings.fanout import ReplaySettings
+from feed.settings.settings import load_settings
 from tests.unit.events import EPOCH, positions
 from tests.unit.fake_log import FakeLog
 
@@ -17,7 +17,8 @@ LARGE = 10**9
 
 @asynccontextmanager
 async def history(log: FakeLog, *, cache: int = LARGE, reads: int = 4) -> AsyncIterator[History]:
-    async with asyncio.timeout(10), History(log, ReplaySettings(page=10, cache=cache, reads=reads)) as made:
+    settings = load_settings(history_page=10, history_cache=cache, history_reads=reads).replay
+    async with asyncio.timeout(60), History(log, settings) as made:
         yield made
         log.gate.set()
 

@@ -1,14 +1,13 @@
 """What is read of an HTTP/2 connection in one turn, and what its client may send that carries nothing."""
 
 import pytest
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import PingReceived
 from h2.exceptions import ProtocolError
 from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, PingFrame, SettingsFrame, WindowUpdateFrame
 
-from feed.hypercorn_adapter.http2_frames import BURST, RATION, Limited, limit
+from feed.hypercorn_adapter.config import WireConfig
+from feed.hypercorn_adapter.http2_frames import BURST, RATION, Limited, limited_connection
 from tests.h2client import PREFACE
 
 PING = PingFrame(opaque_data=b"anybody?").serialize()
@@ -17,7 +16,9 @@ OPENED = WindowUpdateFrame(0, 1).serialize()
 
 def connection(control_rate: int = 1_000, header_bytes: int = 16_384) -> Limited:
     """A connection whose client has greeted."""
-    made = limit(H2Connection(H2Configuration(client_side=False)), control_rate, header_bytes)
+    config = WireConfig()
+    config.h2_control_rate, config.header_bytes = control_rate, header_bytes
+    made = limited_connection(config, 1)
     made.initiate_connection()
     made.receive_some(PREFACE + SettingsFrame().serialize())
     made.clear_outbound_data_buffer()

@@ -16,7 +16,6 @@ from feed.fanout.stream import Stream
 from feed.fanout.stream_request import StreamRequest
 from feed.model.cursor import Cursor
 from feed.model.query import Start
-from feed.settings.fanout import ReplaySettings
 from feed.settings.settings import load_settings
 from feed.wire.chunk import PIECE, Chunk
 from feed.wire.wire import Disconnected
@@ -32,7 +31,7 @@ async def serving(log: FakeLog, head: int = 0) -> AsyncIterator[StreamSources]:
     hub = Hub(load_settings(ring_events=50).hub)
     hub.restart_at(EPOCH, head)
     hub.ready = True
-    async with asyncio.timeout(20), History(log, ReplaySettings(page=10)) as history:
+    async with asyncio.timeout(20), History(log, load_settings(history_page=10).replay) as history:
         yield StreamSources(hub, history, ReplayBlocks(10**6), 5.0)
         log.gate.set()
 

@@ -13,8 +13,9 @@ from hypercorn.protocol.events import EndBody
 from feed.hypercorn_adapter.config import WireConfig
 from feed.hypercorn_adapter.connection import Connections
 from feed.hypercorn_adapter.http2 import Http2
+from feed.hypercorn_adapter.refusals import Rations
 from feed.wire.chunk import Chunk
-from feed.wire.pacer import Turns
+from feed.wire.pacer import Pacer
 from feed.wire.wire import Wire
 
 
@@ -45,6 +46,8 @@ class Server:
         self.writer = SimpleNamespace(transport=self.transport)
         self.config = config
         self.turn = asyncio.Lock()
+        self.ended = False
+        self.rations = Rations()
 
     async def drained(self) -> None:
         """At once."""
@@ -83,7 +86,7 @@ async def opened(streams: int) -> tuple[Http2, list[Wire], H2Connection, Transpo
     config.write_buffer, config.send_timeout, config.close_timeout = 32_768, 5.0, 1.0
     config.h2_resets, config.h2_reset_rate = 100, 1
     config.h2_control_rate, config.header_bytes = 100, 16_384
-    config.connections, config.begin, config.frames = Connections(), Turns(), Turns()
+    config.connections, config.begin, config.frames = Connections(), Pacer(), Pacer()
     server = Server(config)
 
     async def mark_request() -> None:

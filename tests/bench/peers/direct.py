@@ -27,7 +27,7 @@ from feed.hypercorn_adapter.install import installed
 from feed.model.event import Event, Kind
 from feed.model.posting import FIELDS
 from feed.serving.hypercorn_config import hypercorn_config
-from feed.serving.sockets import listen
+from feed.serving.sockets import listen, user_timeout_of
 from feed.settings.settings import load_settings
 
 
@@ -70,7 +70,7 @@ async def main(port: int) -> None:
     history = History(cast(Any, None), settings.replay)
     sources = StreamSources(hub, history, ReplayBlocks(settings.replay.joined_bytes), 1.0)
     app.include_router(stream.routes(sources, Streams(hub, settings.streams), cast(Any, OpenGate()), settings))
-    with listen(settings.listen) as sock, installed():
+    with listen(settings.listen, user_timeout_of(settings)) as sock, installed():
         config = hypercorn_config(settings, sock, Connections())
         config.keep_alive_max_requests = sys.maxsize
         sock.detach()
