@@ -20,8 +20,8 @@ from tests.deploy.echo import echoing
 from tests.deploy.fronts import HOST, Front, fronting, program
 from tests.processes import curling, serving
 from tests.reader import Reader
-from tests.server.test_drain import STREAM, farewell
-from tests.server.test_stream import INSERT, MANY
+from tests.server.draining import STREAM, farewell
+from tests.server.postings import INSERT, MANY
 from tests.waiting import until
 
 LARGE = (

@@ -16,7 +16,7 @@ from tests.conftest import run_server
 from tests.reader import reading
 from tests.server.credentials import asking, bearer, check_denied, farewell, guarded
 from tests.server.published import Publisher, publishing, signed
-from tests.unit.test_tokens import by_hand, public_pem
+from tests.tokens import by_hand, public_pem
 
 AGE = 300.0
 

@@ -31,7 +31,7 @@ from tests.server.credentials import (
     token,
     with_tokens,
 )
-from tests.server.test_drain import connections
+from tests.server.draining import connections
 from tests.waiting import until
 
 PUBLIC = ("--host", "0.0.0.0")

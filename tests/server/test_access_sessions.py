@@ -26,7 +26,7 @@ from tests.server.credentials import (
     token,
     with_tokens,
 )
-from tests.unit.test_tokens import by_hand
+from tests.tokens import by_hand
 from tests.waiting import until
 
 STREAM = "/v1/jobs/stream"

@@ -410,7 +410,7 @@ async def test_a_stream_that_ends_before_it_has_begun_gives_its_ticket_back(
             raise DatabaseUnavailable("the test says so")
 
         with monkeypatch.context() as patch:
-            patch.setattr(running.service.history.reader, "position_before", unavailable)
+            patch.setattr(running.service.sources.history.reader, "position_before", unavailable)
             async with reading(running.url, query) as reader:
                 assert await farewell(reader) == "unavailable"
         database = await asyncpg.connect(dsn)

@@ -8,8 +8,8 @@ import httpx
 
 from tests.conftest import Running, make_settings, run_server
 from tests.reader import reading
+from tests.server.postings import INSERT
 from tests.server.scraping import Scrape
-from tests.server.test_stream import INSERT
 from tests.waiting import until
 
 

@@ -21,8 +21,8 @@ from feed.doctor.finding import Finding
 from tests.conftest import Running, make_settings, run_server
 from tests.postgres.events import Connection, add, opened
 from tests.postgres.running import backends
+from tests.server.operators import key_of
 from tests.server.scripted import Answer, Script, feed, frame, problem, running
-from tests.server.test_subscribers import key_of
 from tests.waiting import until
 
 Found = dict[str, list[dict[str, str]]]

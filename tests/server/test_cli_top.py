@@ -20,8 +20,8 @@ import pytest
 from feed.settings.settings import load_settings
 from tests.conftest import Running
 from tests.reader import reading
+from tests.server.operators import listed
 from tests.server.scripted import Answer, Script, feed, problem, running
-from tests.server.test_subscribers import listed
 from tests.waiting import until
 
 PROCESS = {

@@ -6,7 +6,6 @@ import signal
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,23 +20,17 @@ from feed.settings.settings import Settings
 from tests.conftest import run_server
 from tests.processes import Certificate, Curl, ServiceProcess, curling, serving
 from tests.reader import reading
-from tests.server.test_stream import INSERT, MANY
-from tests.server.test_stream_replay import BIG
+from tests.server.draining import STREAM, connections, farewell, protocols
+from tests.server.postings import BIG, INSERT, MANY
 from tests.waiting import until
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
-STREAM = "/v1/jobs/stream"
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """A certificate for this machine."""
     return self_signed(tmp_path_factory.mktemp("tls"), "127.0.0.1")
-
-
-def protocols(url: str) -> list[str]:
-    """curl's flags for every protocol that the service at `url` speaks."""
-    return ["--http1.1", "--http2" if url.startswith("https") else "--http2-prior-knowledge"]
 
 
 @asynccontextmanager
@@ -55,15 +48,6 @@ async def watched(
         await database.execute(INSERT, "seen")
         await asyncio.gather(*(curl.until("posted") for curl in curls))
         yield curls
-
-
-async def farewell(curl: Curl) -> None:
-    """The stream's end as a client should see it: a goodbye with a retry, nothing behind it, and exit code 0."""
-    frames, code = await curl.rest()
-    assert code == 0
-    assert [frame.event for frame in frames if frame.event not in (None, "heartbeat")] == ["goodbye"]
-    assert frames[-1].data["reason"] == "drain"
-    assert frames[-1].retry == frames[-1].data["retry_ms"] > 0
 
 
 MODES = [
@@ -123,15 +107,6 @@ async def test_a_worker_that_is_told_to_go_drains_and_leaves_the_others_alone(
         service.signal(TERM)
         await asyncio.gather(*map(farewell, curls[workers[1]]))
         assert await service.ended() == 0
-
-
-def connections(pid: int) -> int:
-    """How many sockets a process holds."""
-    held = 0
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            held += str(descriptor.readlink()).startswith("socket:")
-    return held
 
 
 @pytest.mark.parametrize("workers", [None, 1])

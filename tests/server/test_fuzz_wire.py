@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.fuzz import tries
 from tests.h2client import PREFACE, STREAM, h2client
 from tests.processes import ServiceProcess, serving
-from tests.server.test_wire_faults import TERM
-from tests.server.test_wire_windows import open_streams
+from tests.server.faults import TERM
+from tests.server.memory import open_streams
 from tests.waiting import until
 
 _QUIET = 0.02

@@ -14,7 +14,7 @@ from feed.settings.settings import Settings
 from tests.cluster import Cluster
 from tests.conftest import Running, make_settings, run_server
 from tests.reader import reading
-from tests.server.test_stream import NASTY, fill
+from tests.server.postings import NASTY, fill
 from tests.waiting import until
 
 JOB: dict[str, Any] = {"title": "Baker", "company": "Acme", "url": "https://acme.example/1"}

@@ -15,8 +15,8 @@ import structlog
 from feed.observability.logs import configure
 from tests.processes import ServiceProcess, curling, serving
 from tests.raw import raw_reading
+from tests.server.postings import INSERT, MANY
 from tests.server.scraping import Scrape
-from tests.server.test_stream import INSERT, MANY
 from tests.waiting import until
 
 STREAM = "/v1/jobs/stream"

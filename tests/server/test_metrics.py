@@ -14,9 +14,9 @@ from feed.settings.settings import Settings
 from tests.conftest import Running, make_settings, run_server
 from tests.processes import serving
 from tests.reader import reading
+from tests.server.postings import INSERT, MANY
 from tests.server.scraping import Scrape
-from tests.server.test_stream import INSERT, MANY
-from tests.server.test_workers import spread, successor
+from tests.server.worker_processes import spread, successor
 from tests.waiting import until
 
 TERM, KILL = signal.SIGTERM, signal.SIGKILL

@@ -12,35 +12,9 @@ import pytest
 from feed.model.filter import Filter, Terms
 from feed.settings.settings import Settings
 from tests.conftest import Connect, Running, make_settings, run_server
-from tests.reader import Reader, reading
+from tests.reader import reading
+from tests.server.postings import INSERT, NASTY, fill, replayed
 from tests.waiting import until
-
-INSERT = "INSERT INTO job (title, company, url) VALUES ($1, 'Acme', 'https://acme.example')"
-MANY = (
-    "INSERT INTO job (title, company, url) "
-    "SELECT 'Job ' || n, 'Acme', 'https://acme.example' FROM generate_series(1, $1) n"
-)
-
-NASTY = "".join(map(chr, range(1, 32))) + (
-    "\x7f\x85\u2028\u2029\ufeff\u202e\U0001f600e\u0301\ud7ff\uffff"
-    "\r\rdata: a\n\nid: 9.9\nevent: goodbye\ndata: {}\n\n\r\n: x\r\n\r\n"
-)
-
-
-async def fill(running: Running, database: "asyncpg.Connection[Any]", count: int) -> int:
-    """Post `count` jobs and return the epoch, once the service knows them all."""
-    wanted = running.service.hub.head + count
-    await database.execute(MANY, count)
-    await until(lambda: running.service.hub.head == wanted)
-    return running.service.hub.epoch
-
-
-async def replayed(reader: Reader) -> list[int]:
-    """The positions that come before `synced`, which must agree about their number."""
-    opening = await reader.until("synced")
-    positions = [frame.position for frame in opening if frame.event in ("posted", "updated", "closed")]
-    assert opening[-1].data["replayed"] == len(positions)
-    return positions
 
 
 @pytest.mark.parametrize("http2", [False, True])

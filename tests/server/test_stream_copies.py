@@ -11,7 +11,7 @@ from tests.cluster import Cluster, restart
 from tests.conftest import Running, make_settings, run_server
 from tests.postgres.events import Connection
 from tests.reader import Frame, reading
-from tests.server.test_stream import INSERT, MANY
+from tests.server.postings import INSERT, MANY
 from tests.waiting import until
 
 NewCluster = Callable[[], Cluster]

@@ -11,7 +11,7 @@ import pytest
 from tests.cluster import Cluster, start_again
 from tests.conftest import make_settings, run_server
 from tests.reader import reading
-from tests.server.test_stream import INSERT
+from tests.server.postings import INSERT
 from tests.waiting import until
 
 

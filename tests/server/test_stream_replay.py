@@ -13,14 +13,8 @@ from feed.fanout.history import History
 from tests.conftest import Connect, Running, make_settings, run_server
 from tests.raw import RawReader, raw_reading
 from tests.reader import Frame, Reader, reading
-from tests.server.test_stream import MANY, fill
+from tests.server.postings import BIG, MANY, fill
 from tests.waiting import until
-
-BIG = (
-    "INSERT INTO job (title, company, url, tags) SELECT 'Big ' || n, 'Acme', 'https://acme.example', "
-    "array_fill(repeat('x', 1000), ARRAY[100]) FROM generate_series(1, $1) n"
-)
-"""Events of 100 kB each: a hundred of them are more than the kernel takes off the server's hands."""
 
 SMALL = {"ring_events": 20, "history_page": 10, "subscriber_buffer": 64 * 1024}
 """So little memory that replay has to read the log."""

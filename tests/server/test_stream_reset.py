@@ -13,7 +13,7 @@ from tests.conftest import Running, make_settings, run_server
 from tests.postgres.running import terminate
 from tests.proxy import Proxy, proxied
 from tests.reader import reading
-from tests.server.test_stream import INSERT, fill, replayed
+from tests.server.postings import INSERT, fill, replayed
 from tests.waiting import until
 
 

@@ -11,20 +11,17 @@ import httpx
 import pytest
 
 from feed.access.grant import Scope
-from feed.access.key import new_key
 from feed.database import presence
-from feed.database.access import AccessStore
 from feed.fanout import stream_report
 from feed.settings.settings import Settings
 from tests.cluster import Cluster
 from tests.conftest import Running, make_settings, run_server
 from tests.processes import Curl, curling, serving
 from tests.reader import Reader, reading
-from tests.server.test_drain import STREAM
-from tests.server.test_stream import INSERT
+from tests.server.draining import STREAM
+from tests.server.operators import PATH, asked, key_of, listed
+from tests.server.postings import INSERT
 from tests.waiting import until
-
-PATH = "/v1/subscribers"
 
 
 @pytest.fixture(autouse=True)
@@ -33,40 +30,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "WRITE_INTERVAL", 0.1)
 
 
-async def asked(
-    url: str, method: str = "GET", path: str = PATH, key: str | None = None, **query: Any
-) -> httpx.Response:
-    """One answer."""
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
-        return await client.request(method, path, params=query, headers=headers)
-
-
-async def listed(url: str, streams: int, **query: Any) -> dict[str, Any]:
-    """The list, once it counts so many streams and nobody is missing."""
-
-    async def whole() -> dict[str, Any] | None:
-        response = await asked(url, **query)
-        assert response.status_code == 200, response.text
-        body: dict[str, Any] = response.json()
-        return body if body["streams"] == streams and not body["missing"] else None
-
-    return await until(whole, 60)
-
-
 async def synced(stack: AsyncExitStack, url: str, query: str = "", **how: Any) -> Reader:
     """A stream that is live."""
     reader = await stack.enter_async_context(reading(url, query, **how))
     stack.callback(lambda: reader)  # one that nobody holds closes its response
     await reader.until("synced")
     return reader
-
-
-async def key_of(running: Running, scope: Scope) -> str:
-    """A new key."""
-    key = new_key()
-    await AccessStore(running.service.store._pool).add_key(key, scope)
-    return key.text
 
 
 async def test_streams_of_every_process_are_listed_by_every_process(

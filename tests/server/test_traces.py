@@ -11,8 +11,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import feed.service
 from tests.conftest import make_settings, run_server
 from tests.reader import reading
-from tests.server.test_stream import MANY
-from tests.unit.test_traces import recorded
+from tests.server.postings import MANY
+from tests.traces import recorded
 from tests.waiting import until
 
 

@@ -21,10 +21,9 @@ from tests.h2client import INTERNAL_ERROR, NO_ERROR, STREAM, Exchange, H2Client,
 from tests.processes import serving
 from tests.raw import raw_reading
 from tests.reader import reading
-from tests.server.test_stream import INSERT
-from tests.server.test_stream_replay import BIG
-from tests.server.test_wire_stalls import LIST, server_side
-from tests.server.test_wire_windows import MIB, settings_of
+from tests.server.connections import LIST, server_side
+from tests.server.memory import MIB, settings_of
+from tests.server.postings import BIG, INSERT
 from tests.waiting import until
 
 TERM = signal.SIGTERM

@@ -8,7 +8,7 @@ from hyperframe.frame import DataFrame
 
 from tests.conftest import make_settings, run_server
 from tests.h2client import h2client
-from tests.server.test_wire_limits import Caller, calling
+from tests.server.callers import Caller, calling
 
 MIB = 1024 * 1024
 HEAD = "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n"

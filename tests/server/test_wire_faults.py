@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 import socket
 import ssl
 import struct
@@ -34,14 +33,13 @@ from tests.conftest import cloned
 from tests.h2client import PREFACE, STREAM, Exchange, H2Client, h2client, insecure
 from tests.processes import ServiceProcess, serving
 from tests.raw import RawReader, raw_reading
-from tests.server.test_stream import INSERT
-from tests.server.test_wire_stalls import server_side
-from tests.server.test_wire_windows import MIB, Memory, open_streams
+from tests.server.connections import server_side
+from tests.server.faults import TERM
+from tests.server.memory import MIB, Memory, open_streams
+from tests.server.postings import INSERT
 from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-TERM = signal.SIGTERM
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from hyperframe.frame import (
 from tests.conftest import make_settings, run_server
 from tests.h2client import ENHANCE_YOUR_CALM, STREAM, H2Client, h2client
 from tests.reader import reading
-from tests.server.test_stream import INSERT
+from tests.server.postings import INSERT
 from tests.waiting import until
 
 RATE = 20

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.conftest import Running
-from tests.server.test_wire_limits import HEALTH, Caller, calling
+from tests.server.callers import HEALTH, Caller, calling
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 

@@ -15,7 +15,7 @@ import pytest
 from feed.settings.settings import Settings
 from tests.conftest import run_server
 from tests.reader import reading
-from tests.server.test_stream import INSERT
+from tests.server.postings import INSERT
 
 
 def of_another_make(owner: Any, name: str) -> type:

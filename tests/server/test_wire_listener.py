@@ -20,9 +20,9 @@ from tests.h2client import STREAM, h2client
 from tests.processes import serving
 from tests.raw import raw_reading
 from tests.reader import reading
-from tests.server.test_stream import INSERT
-from tests.server.test_wire_stalls import server_side
-from tests.server.test_wire_windows import open_streams
+from tests.server.connections import server_side
+from tests.server.memory import open_streams
+from tests.server.postings import INSERT
 from tests.waiting import until
 
 

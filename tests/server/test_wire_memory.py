@@ -17,8 +17,8 @@ from feed.hypercorn_adapter.tcp import TcpConnection
 from tests.conftest import make_settings, run_server
 from tests.h2client import PREFACE, h2client
 from tests.raw import raw_reading
-from tests.server.test_stream import INSERT
-from tests.server.test_wire_limits import calling
+from tests.server.callers import calling
+from tests.server.postings import INSERT
 from tests.waiting import until
 
 OURS = (TcpConnection, ProtocolWrapper, Http1, Http2, Limited, StrictConnection)

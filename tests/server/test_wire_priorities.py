@@ -8,7 +8,7 @@ from hyperframe.frame import Frame, PriorityFrame, RstStreamFrame
 
 from tests.conftest import Running
 from tests.h2client import STREAM, Exchange, H2Client, h2client
-from tests.server.test_stream import INSERT
+from tests.server.postings import INSERT
 from tests.waiting import until
 
 CANCEL = 8

@@ -19,7 +19,7 @@ from feed.serving.certificate import self_signed
 from feed.settings.settings import Settings
 from tests.conftest import make_settings, run_server
 from tests.h2client import PREFACE, H2Client
-from tests.unit.test_proxy_header import INET, INET6, v2
+from tests.proxy_headers import INET, INET6, v2
 
 LINE = b"PROXY TCP4 192.0.2.1 198.51.100.1 4711 443\r\n"
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: feed\r\n\r\n"

@@ -14,10 +14,9 @@ from feed.wire.pacer import Pacer
 from tests.conftest import make_settings, run_server
 from tests.h2client import ENHANCE_YOUR_CALM, STREAM, Exchange, H2Client, h2client
 from tests.processes import serving
-from tests.server.test_stream import INSERT
-from tests.server.test_stream_replay import BIG
-from tests.server.test_wire_limits import calling
-from tests.server.test_wire_stalls import server_side
+from tests.server.callers import calling
+from tests.server.connections import server_side
+from tests.server.postings import BIG, INSERT
 from tests.waiting import until
 
 INITIAL_WINDOW_SIZE = 4
@@ -97,7 +96,7 @@ async def test_a_refused_stream_leaves_its_neighbours_where_the_socket_is_full(
         client.shut = {0, *(stream.id for stream in siblings)}
         await client.ping()
         await database.execute(BIG, 60)
-        wires: list[Any] = [stream._wire for stream in running.service.streams]
+        wires: list[Any] = [stream.wire for stream in running.service.streams]
         await until(lambda: all(wire._get_size() > wire._limit for wire in wires))
         refused = [client.asking(STREAM) for _ in range(50)]
         await client.send(*(request for _, request in refused))

@@ -8,7 +8,7 @@ import asyncpg
 
 from tests.conftest import Running
 from tests.h2client import h2client
-from tests.server.test_stream import INSERT
+from tests.server.postings import INSERT
 
 REQUESTS = 1_200
 """Over Hypercorn's `keep_alive_max_requests`, which is 1,000."""

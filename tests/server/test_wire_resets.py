@@ -11,10 +11,9 @@ from tests.conftest import make_settings, run_server
 from tests.h2client import ENHANCE_YOUR_CALM, STREAM, h2client
 from tests.processes import serving
 from tests.reader import reading
-from tests.server.test_stream import INSERT
-from tests.server.test_stream_replay import BIG
-from tests.server.test_wire_stalls import LIST
-from tests.server.test_wire_windows import LITTLE_SHARED, MIB, Memory
+from tests.server.connections import LIST
+from tests.server.memory import LITTLE_SHARED, MIB, Memory
+from tests.server.postings import BIG, INSERT
 from tests.waiting import until
 
 CANCEL = 8

@@ -1,7 +1,7 @@
 """Clients that stop reading their socket: bounded memory, then a reset and nothing left, and nobody else notices."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,10 @@ from tests.h2client import STREAM, h2client, insecure
 from tests.processes import serving
 from tests.raw import raw_reading
 from tests.reader import reading
-from tests.server.test_stream_replay import BIG
-from tests.server.test_wire_windows import LITTLE_SHARED, MIB, Memory, open_streams
+from tests.server.connections import LIST, server_side
+from tests.server.memory import LITTLE_SHARED, MIB, Memory, open_streams
+from tests.server.postings import BIG
 from tests.waiting import until
-
-LIST = "/v1/jobs?limit=200"
-
-
-def server_side(url: str, port: int) -> list[str]:
-    """The states (`01` is ESTABLISHED) of the service's ends of the connections that a client's port has with it."""
-    ours = urlsplit(url).port
-
-    def states() -> Iterator[str]:
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            _, local, remote, state, *_ = line.split()
-            if int(local.split(":")[1], 16) == ours and int(remote.split(":")[1], 16) == port:
-                yield state
-
-    return list(states())
 
 
 @asynccontextmanager

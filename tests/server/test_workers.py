@@ -22,10 +22,11 @@ from feed.serving.certificate import self_signed
 from feed.settings.settings import Settings
 from tests.cluster import Cluster
 from tests.conftest import run_server
-from tests.processes import Certificate, Curl, ServiceProcess, curling, refused, serving
+from tests.processes import Certificate, curling, refused, serving
 from tests.reader import reading
-from tests.server.test_drain import STREAM, connections, farewell, protocols
-from tests.server.test_stream import INSERT, MANY
+from tests.server.draining import STREAM, connections, farewell
+from tests.server.postings import INSERT, MANY
+from tests.server.worker_processes import spread, successor
 from tests.waiting import until
 
 TERM, INT, KILL, STOP = signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGSTOP
@@ -35,31 +36,6 @@ TERM, INT, KILL, STOP = signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SI
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """A certificate for this machine."""
     return self_signed(tmp_path_factory.mktemp("tls"), "127.0.0.1")
-
-
-async def spread(service: ServiceProcess, stack: AsyncExitStack) -> dict[int, list[Curl]]:
-    """Live curls, by worker, until each worker has one over every protocol."""
-    found: dict[tuple[int, str], list[Curl]] = {}
-    workers = service.workers
-    flags = protocols(service.url)
-    while len(found) < len(workers) * len(flags):
-        for flag in flags:
-            before = {pid: connections(pid) for pid in workers}
-            curl = await stack.enter_async_context(curling(service.url + STREAM, flag))
-            await curl.until("synced")
-            taken = [pid for pid in workers if connections(pid) > before[pid]]
-            if len(taken) == 1:  # else somebody's connection to the database has come in between
-                found.setdefault((taken[0], flag), []).append(curl)
-    return {pid: [curl for (owner, _), held in found.items() if owner == pid for curl in held] for pid in workers}
-
-
-async def successor(service: ServiceProcess, workers: list[int]) -> int:
-    """The process id of the worker that has come after `workers`."""
-
-    def found() -> int | None:
-        return next((pid for pid in service.workers if pid not in workers), None)
-
-    return await until(found)
 
 
 async def test_one_worker_is_the_process_itself(dsn: str) -> None:

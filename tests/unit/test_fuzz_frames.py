@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -18,7 +17,7 @@ from feed.client.errors import UnexpectedAnswer
 from feed.client.event import StreamEvent, read_event
 from feed.model import frame
 from feed.model.event import Event, Kind
-from tests.fuzz import tries
+from tests.fuzz import cut, tries
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +66,6 @@ async def through_the_client(pieces: list[bytes]) -> list[StreamEvent]:
         if event is not None:
             found.append(event)
     return found
-
-
-def cut(body: bytes, places: list[int]) -> list[bytes]:
-    """The same bytes in pieces, none of them empty."""
-    edges = sorted({0, len(body), *(place % (len(body) + 1) for place in places)})
-    return [body[first:last] for first, last in pairwise(edges)]
 
 
 hostile = st.text(

@@ -13,8 +13,7 @@ from feed.errors import FeedError, Invalid, TooLarge
 from feed.http.intake import Intake, Spool, read_json, take_array, take_lines
 from feed.settings.http import RequestSettings
 from feed.settings.settings import load_settings
-from tests.fuzz import tries
-from tests.unit.test_fuzz_frames import cut
+from tests.fuzz import cut, tries
 
 JOB = {"title": "Baker", "company": "Acme", "url": "https://acme.example/1"}
 

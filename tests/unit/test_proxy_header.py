@@ -8,13 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feed.hypercorn_adapter.proxy_protocol import Ends, Malformed, missing, parse
+from tests.proxy_headers import INET, INET6, SIGNATURE, v2
 
-SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 BEHIND = b"GET / HTTP/1.1\r\n\r\n\r\nPROXY "
-
-
-def v2(command: int, kind: int, body: bytes) -> bytes:
-    return SIGNATURE + struct.pack("!BBH", 0x20 | command, kind, len(body)) + body
 
 
 def read(data: bytes) -> tuple[Ends | None, bytes]:
@@ -28,11 +24,6 @@ def read(data: bytes) -> tuple[Ends | None, bytes]:
     return parse(head), data
 
 
-INET = socket.inet_aton("192.0.2.1") + socket.inet_aton("198.51.100.1") + struct.pack("!HH", 4711, 443)
-INET6 = (
-    socket.inet_pton(socket.AF_INET6, "2001:db8::1") + socket.inet_pton(socket.AF_INET6, "2001:db8::2")
-    + struct.pack("!HH", 4711, 443)
-)  # fmt: skip
 V4 = Ends(("192.0.2.1", 4711), ("198.51.100.1", 443), socket.AF_INET)
 V6 = Ends(("2001:db8::1", 4711), ("2001:db8::2", 443), socket.AF_INET6)
 

@@ -1,9 +1,5 @@
 """Tokens checked with a local key: one algorithm, the times and names they carry, and what they grant."""
 
-import base64
-import hashlib
-import hmac
-import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +15,7 @@ from feed.access.grant import Scope
 from feed.access.tokens import Tokens
 from feed.errors import ConfigurationError, Forbidden, Unauthorized
 from feed.settings.settings import load_settings
+from tests.tokens import by_hand, public_pem
 
 SECRET = "a secret that is long enough for every algorithm there is, and for tests alone"
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
@@ -26,13 +23,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "RS256": lambda: rsa.generate_private_key(65537, 2048), "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate,
 }  # fmt: skip
-
-
-def public_pem(key: Any) -> str:
-    text: bytes = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return text.decode()
 
 
 def private_pem(key: Any) -> str:
@@ -57,14 +47,6 @@ def signed(key: Any = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
     """A token for reading, of a minute; a claim that is None is left out."""
     whole = {"scope": "read", "exp": int(time.time()) + 60} | claims
     return jwt.encode({name: value for name, value in whole.items() if value is not None}, key, algorithm)
-
-
-def by_hand(header: dict[str, Any], claims: dict[str, Any], secret: bytes = b"") -> str:
-    """A token that no library would make."""
-    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims)]
-    body = b".".join(parts)
-    signature = hmac.digest(secret, body, hashlib.sha256) if secret else b""
-    return (body + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
 
 
 async def refused(tokens: Tokens, text: str) -> None:

@@ -6,20 +6,11 @@ import sys
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
 from feed.observability.traces import NO_TRACES, Recorded, traces_of
-
-
-def recorded() -> tuple[Recorded, InMemorySpanExporter]:
-    """Traces into memory."""
-    kept = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(kept))
-    return Recorded(provider), kept
+from tests.traces import recorded
 
 
 def test_a_span_has_its_times_and_its_attributes_under_our_name() -> None:

@@ -1,0 +1,5 @@
+"""Faults of HTTP/2 clients."""
+
+import signal
+
+TERM = signal.SIGTERM
