@@ -31,6 +31,7 @@ from feed.database.tailer import Tailer
 from feed.errors import DatabaseUnavailable, FeedError
 from feed.fanout.canary import Canary
 from feed.fanout.drain import Drain
+from feed.fanout.heartbeat import Heartbeat
 from feed.fanout.history import History
 from feed.fanout.hub import Hub
 from feed.fanout.replay_blocks import ReplayBlocks
@@ -196,6 +197,7 @@ def build(
         settings=settings,
         dsn=dsn,
         hub=hub,
+        heartbeat=Heartbeat(hub),
         sources=sources,
         streams=streams,
         drain=Drain(streams, settings.drain),

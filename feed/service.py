@@ -21,6 +21,7 @@ from feed.database.sequencer import Sequencer
 from feed.database.tailer import Tailer
 from feed.fanout.canary import Canary
 from feed.fanout.drain import Drain
+from feed.fanout.heartbeat import Heartbeat
 from feed.fanout.hub import Hub
 from feed.fanout.sources import StreamSources
 from feed.fanout.streams import Streams
@@ -43,6 +44,7 @@ class Service:
     settings: Settings
     dsn: str
     hub: Hub
+    heartbeat: Heartbeat
     sources: StreamSources
     streams: Streams
     drain: Drain
@@ -67,7 +69,7 @@ class Service:
         """Everything that this process does besides answering requests, by name."""
         work: list[tuple[str, Work]] = [
             ("tailer", self.tailer.run),
-            ("heartbeat", self.hub.run_heartbeat),
+            ("heartbeat", self.heartbeat.run),
             ("stream watch", self.streams.watch),
             ("sampler", self.sampler.run),
             ("revocations", self.revocations.run),

@@ -7,7 +7,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
 
-from feed.fanout.encoded import EncodedEvent
+from feed.fanout.encoded_event import EncodedEvent
 from feed.model.event import Event
 from feed.settings.fanout import ReplaySettings
 

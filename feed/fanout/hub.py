@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from feed.fanout.canary import Canary
-from feed.fanout.encoded import EncodedEvent
+from feed.fanout.encoded_event import EncodedEvent
 from feed.fanout.group import Group, Groups
 from feed.fanout.ring import Ring
 from feed.fanout.subscriber import Subscriber
@@ -20,7 +20,6 @@ from feed.model.filter import Filter
 from feed.model.frame import heartbeat
 from feed.observability.traces import NO_TRACES, Traces
 from feed.settings.fanout import HubSettings
-from feed.supervision import Backoff, supervised
 from feed.wire.chunk import PIECE, Chunk
 from feed.wire.pacer import Pacer
 
@@ -188,18 +187,6 @@ class Hub:
                     self.counters.bytes += chunk.size
                 else:
                     self.leave(group.filter, member)
-
-    async def run_heartbeat(self) -> None:
-        """Send heartbeats until cancelled, by one timer for all subscribers."""
-        await supervised("heartbeat", self._beat_for_ever, Backoff(self.heartbeat))
-
-    async def _beat_for_ever(self) -> None:
-        tick = min(1.0, self.heartbeat / 5)
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(tick)
-            if self.ready:
-                self.beat(loop.time())
 
     def await_change(self, wake: asyncio.Event) -> None:
         """Set `wake` when the head moves next, or the hub starts over."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from feed.errors import DatabaseRefused, DatabaseUnavailable
-from feed.fanout.encoded import EncodedEvent
+from feed.fanout.encoded_event import EncodedEvent
 from feed.fanout.history import Page, Pruned
 from feed.fanout.replay_blocks import BLOCK, ReplayBlock
 from feed.fanout.sources import StreamSources

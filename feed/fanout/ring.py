@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from feed.fanout.encoded import EncodedEvent
+from feed.fanout.encoded_event import EncodedEvent
 
 
 class Ring:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from feed.fanout.encoded import EncodedEvent
+from feed.fanout.encoded_event import EncodedEvent
 from feed.model.event import Event, Kind
 from feed.model.posting import FIELDS
 

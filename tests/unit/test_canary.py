@@ -1,7 +1,7 @@
 """Canaries: no subscriber is sent one, whoever times them is shown each, and their age tells when they stop."""
 
 from feed.fanout.canary import Canary
-from feed.fanout.encoded import EncodedEvent
+from feed.fanout.encoded_event import EncodedEvent
 from feed.fanout.hub import Hub
 from feed.model.event import Event, Kind
 from feed.model.filter import EVERYTHING, Filter

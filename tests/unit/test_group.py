@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feed.fanout.encoded import EncodedEvent
+from feed.fanout.encoded_event import EncodedEvent
 from feed.fanout.group import Groups
 from feed.fanout.subscriber import Subscriber
 from feed.model.event import Kind

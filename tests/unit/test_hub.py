@@ -5,6 +5,7 @@ import asyncio
 import pytest
 import structlog
 
+from feed.fanout.heartbeat import Heartbeat
 from feed.fanout.hub import Hub
 from feed.model.event import Kind
 from feed.model.filter import EVERYTHING, Filter
@@ -142,7 +143,7 @@ async def test_an_idle_feed_beats_by_its_own_timer() -> None:
     hub.restart_at(EPOCH, 3)
     hub.ready = True
     member = joined(hub)
-    timer = asyncio.create_task(hub.run_heartbeat())
+    timer = asyncio.create_task(Heartbeat(hub).run())
     await until(lambda: member.wire.held)
     timer.cancel()
     assert member.take().startswith(b"id: 7.3\nevent: heartbeat\n")

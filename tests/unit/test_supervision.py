@@ -9,6 +9,7 @@ import structlog
 from feed.access.revocations import Revocations
 from feed.demo import Demo
 from feed.errors import DatabaseRefused, DatabaseUnavailable
+from feed.fanout.heartbeat import Heartbeat
 from feed.fanout.hub import Hub
 from feed.fanout.streams import Streams
 from feed.settings.settings import load_settings
@@ -100,7 +101,7 @@ async def test_the_heartbeat_and_the_stream_watch_outlive_a_fault(monkeypatch: p
 
     monkeypatch.setattr(hub, "beat", beat)
     monkeypatch.setattr(Streams, "__iter__", look)
-    tasks = [asyncio.create_task(hub.run_heartbeat()), asyncio.create_task(streams.watch())]
+    tasks = [asyncio.create_task(Heartbeat(hub).run()), asyncio.create_task(streams.watch())]
     await until(lambda: beats > 1 and looks > 1)
     assert not any(task.done() for task in tasks)
     for task in tasks:
