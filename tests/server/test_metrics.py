@@ -175,6 +175,9 @@ async def test_requests_are_counted_by_the_template_of_their_route(server: Runni
 async def test_a_lost_database_is_counted_when_it_is_found_again(
     server: Running, database: "asyncpg.Connection[Any]"
 ) -> None:
+    service = server.service
+    # Each has made its first connection, which is no reconnect.
+    await until(lambda: all(one.reconnects == 0 for one in (service.tailer, service.sequencer, service.keeper)))
     assert (await Scrape.of(server.url)).total("feed_database_reconnects_total") == 0
     await database.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
