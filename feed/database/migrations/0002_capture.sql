@@ -59,6 +59,7 @@ END $$;
 -- statement is captured when it ends, which is before the statement that fired the trigger ends and is captured: what the
 -- inner one did would precede what it was done to. settle() puts that right, among the events of one posting in one
 -- transaction; no other transaction writes to the posting between them, since its row is locked.
+-- (A function that the outer statement calls itself, as in RETURNING, is no trigger and is not noticed.)
 --
 -- For that, `feed.nested` keeps what the transaction's nested statements left: a text of an inbox id, where one is known,
 -- for each statement that goes on, with "b" between them where a statement began. While no trigger writes, it is empty:
