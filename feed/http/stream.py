@@ -43,10 +43,12 @@ class StreamResponse(EventSourceResponse):
         """Answer with `stream`; `unopened` is awaited if the stream ends without having begun."""
         # If the connection can be cut, one task watches all streams, which costs less than a time-out for each send.
         timeout = None if connection.reachable else send_timeout
-        pieces = stream.wire.pieces() if isinstance(stream.wire, QueueWire) else iter(())
+        queue = stream.wire if isinstance(stream.wire, QueueWire) else None
         super().__init__(
-            pieces, headers=_HEADERS, ping=0, sep="\n", send_timeout=timeout, data_sender_callable=self._fill_queue
-        )
+            iter(()) if queue is None else queue.pieces(), headers=_HEADERS, ping=0, sep="\n", send_timeout=timeout,
+            # A bound method of its own would keep the response, and the connection, until the garbage is collected.
+            data_sender_callable=None if queue is None else self._fill_queue,
+        )  # fmt: skip
         del self.headers["connection"]  # HTTP/2 forbids it
         self._stream = stream
         self._streams = streams

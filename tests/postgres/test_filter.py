@@ -150,4 +150,4 @@ async def test_streams_and_lists_agree_on_every_posting_and_filter(database: Con
             matched = {job for job, terms in streamed.items() if one.matches(terms)}
             assert listed == matched, (one, [streamed[job]._job for job in listed ^ matched])
             found += bool(matched)
-    assert found > len(wanted) / 2  # the comparison was of something
+    assert found > len(wanted) / 3  # the comparison was of something

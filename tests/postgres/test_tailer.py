@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import asyncpg
 import pytest
-import structlog
 
+from feed.database import tailer as tailer_module
 from feed.database.connect import LOST
 from feed.database.log import Log
 from feed.database.migrate import migrate
@@ -18,6 +18,7 @@ from feed.model.event import Event
 from feed.settings.settings import Settings
 from tests.cluster import Cluster, start_again
 from tests.conftest import Connect, make_settings
+from tests.logs import logged_by
 from tests.postgres.events import Connection, add, advance, advanced, opened
 from tests.postgres.running import running, terminate
 from tests.proxy import proxied
@@ -443,7 +444,7 @@ async def test_a_kind_that_is_newer_than_this_process_takes_its_position_and_sto
 ) -> None:
     settings = make_settings(dsn, **FAR)
     hub = Heard(settings)
-    with structlog.testing.capture_logs() as logged:
+    with logged_by(tailer_module) as logged:
         async with running(Tailer(settings, dsn, hub)):
             await until(lambda: hub.ready)
             await add(database, "before")

@@ -60,12 +60,13 @@ async def test_on_loopback_reading_and_writing_need_nothing(server: Running, cli
 @pytest.mark.parametrize("http2", [False, True])
 async def test_on_loopback_only_a_name_of_this_machine_is_good(server: Running, http2: bool) -> None:
     """A page of another site may have a name that leads here (DNS rebinding); its Host says so."""
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False, http1=not http2, http2=http2) as client:
-        for host in HERE:
+    for host in (*HERE, *ELSEWHERE):  # each on a connection of its own, which has a ration of refusals
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False, http1=not http2, http2=http2) as client:
+            if host in ELSEWHERE:
+                await check_closed(client, {"Host": host})
+                continue
             assert (await client.get("/v1/jobs", headers={"Host": host})).status_code == 200, host
             assert (await client.post("/v1/jobs", json=JOB, headers={"Host": host})).status_code == 201, host
-        for host in ELSEWHERE:
-            await check_closed(client, {"Host": host})
 
 
 async def test_on_loopback_what_a_proxy_passed_on_needs_a_credential(

@@ -126,13 +126,13 @@ async def test_a_feed_that_is_not_there_ends_it_with_exit_code_3(command: str) -
 async def test_an_address_that_is_none_ends_it_with_exit_code_2(command: str) -> None:
     code, out, err = await bench(command, "nonsense", "--subscribers", "2")
     assert (code, out) == (2, "")
-    assert err.startswith("feed: 'nonsense' is no ")
+    assert err.startswith("feed: 'nonsense' is not the address of a feed. ")
 
 
 async def test_several_streams_on_a_connection_of_http_1_are_refused() -> None:
     code, _, err = await bench("fanout", "--streams", "2", "--http1.1")
     assert code == 2
-    assert "HTTP/1.1 has one stream a connection" in err
+    assert "HTTP/1.1 has one stream on each connection" in err
 
 
 async def test_an_answer_other_than_200_is_told(server: Running, dsn: str) -> None:

@@ -62,9 +62,7 @@ async def test_deliveries_and_bytes_are_what_subscribers_read(
         assert scrape("feed_events_total") == 50
         grown = scrape("feed_delivered_bytes_total", way="push") - before("feed_delivered_bytes_total", way="push")
         assert grown > 50 * len(frames[0].data["title"])
-        (first,), (second,) = (
-            [s for s in server.service.streams if s.filter_text == t] for t in ("", "company=nobody")
-        )
+        (first,), (second,) = ([s for s in server.service.streams if s.filters == t] for t in ("", "company=nobody"))
         assert (first.events, second.events) == (50, 0)
         assert first.pushed is second.pushed is server.service.settings.wire.enabled
     async with reading(server.url, "?from=earliest") as late:
@@ -177,7 +175,7 @@ async def test_a_lost_database_is_counted_when_it_is_found_again(
 ) -> None:
     service = server.service
     # Each has made its first connection, which is no reconnect.
-    await until(lambda: all(one.reconnects == 0 for one in (service.tailer, service.sequencer, service.keeper)))
+    await until(lambda: all(one.reconnects == 0 for one in (service.tailer, service.sequencer, service.retention)))
     assert (await Scrape.of(server.url)).total("feed_database_reconnects_total") == 0
     await database.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "

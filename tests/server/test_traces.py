@@ -8,7 +8,7 @@ import httpx
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-import feed.service
+import feed.app
 from tests.conftest import make_settings, run_server
 from tests.reader import reading
 from tests.server.postings import MANY
@@ -20,7 +20,7 @@ from tests.waiting import until
 def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     """What services of this test record."""
     traces, exporter = recorded()
-    monkeypatch.setattr(feed.service, "traces_of", lambda _: traces)
+    monkeypatch.setattr(feed.app, "traces_of", lambda _: traces)
     yield exporter
     traces.close()
 

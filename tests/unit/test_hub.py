@@ -3,14 +3,16 @@
 import asyncio
 
 import pytest
-import structlog
 
+from feed.fanout import hub as hub_module
+from feed.fanout import subscriber as subscriber_module
 from feed.fanout.heartbeat import Heartbeat
 from feed.fanout.hub import Hub
 from feed.model.event import Kind
 from feed.model.filter import EVERYTHING, Filter
 from feed.settings.settings import Settings, load_settings
 from feed.wire.chunk import PIECE
+from tests.logs import logged_by
 from tests.unit.events import EPOCH, event, positions
 from tests.unit.wires import BrokenWire, FakeWire, joined
 from tests.waiting import until
@@ -225,7 +227,7 @@ async def test_a_subscriber_that_raises_ends_alone_and_everybody_else_gets_the_b
     one, other, wire = joined(hub), joined(hub), BrokenWire()
     broken = joined(hub, wire=wire)
     narrow = joined(hub, Filter(company=("acme",)))
-    with structlog.testing.capture_logs() as logged:
+    with logged_by(hub_module, subscriber_module) as logged:
         hub.publish([event(1)])
         hub.publish([event(2)])
     assert hub.head == one.position == other.position == narrow.position == 2
@@ -238,7 +240,7 @@ async def test_a_subscriber_that_raises_ends_alone_and_everybody_else_gets_the_b
 
 async def test_a_heartbeat_that_raises_ends_its_subscriber_alone(hub: Hub) -> None:
     broken, other = joined(hub, wire=BrokenWire()), joined(hub)
-    with structlog.testing.capture_logs() as logged:
+    with logged_by(hub_module, subscriber_module) as logged:
         hub.beat(asyncio.get_running_loop().time() + 11)
     assert broken.failed and not broken.live
     assert len(other.wire.held) == 1
@@ -248,7 +250,7 @@ async def test_a_heartbeat_that_raises_ends_its_subscriber_alone(hub: Hub) -> No
 async def test_a_filter_that_raises_ends_its_group_alone_and_every_other_group_gets_the_batch(hub: Hub) -> None:
     looking = [joined(hub, Filter(q=(" baker",))) for _ in range(2)]
     wide, other = joined(hub), joined(hub)
-    with structlog.testing.capture_logs() as logged:
+    with logged_by(hub_module, subscriber_module) as logged:
         hub.publish([event(1, title=None), event(2)])  # no version of feed writes a posting without a title
         hub.publish([event(3)])
     assert hub.head == wide.position == other.position == 3
@@ -259,7 +261,7 @@ async def test_a_filter_that_raises_ends_its_group_alone_and_every_other_group_g
 
 async def test_an_event_that_cannot_be_indexed_reaches_those_whose_filters_do_not_mind(hub: Hub) -> None:
     remote, tagged, wide = joined(hub, Filter(company=("acme",))), joined(hub, Filter(tag=("go",))), joined(hub)
-    with structlog.testing.capture_logs() as logged:
+    with logged_by(hub_module, subscriber_module) as logged:
         hub.publish([event(1, tags=5)])
     assert hub.head == wide.position == 1
     assert wide.take().count(b"\n\n") == 1

@@ -4,8 +4,8 @@ import asyncio
 from typing import Any, cast
 
 import pytest
-import structlog
 
+from feed import supervision
 from feed.access.revocations import Revocations
 from feed.demo import Demo
 from feed.errors import DatabaseRefused, DatabaseUnavailable
@@ -14,6 +14,7 @@ from feed.fanout.hub import Hub
 from feed.fanout.streams import Streams
 from feed.settings.settings import load_settings
 from feed.supervision import Backoff, supervised
+from tests.logs import logged_by
 from tests.waiting import until
 
 
@@ -40,7 +41,7 @@ async def test_work_that_fails_is_begun_again_until_it_returns() -> None:
 
 async def test_the_same_reason_is_logged_once_and_a_fault_each_time() -> None:
     work = Failing(*[DatabaseUnavailable("away")] * 3, *[RuntimeError("a fault")] * 2, DatabaseUnavailable("away"))
-    with structlog.testing.capture_logs() as logged:
+    with logged_by(supervision) as logged:
         await supervised("work", work, Backoff(0.001))
     assert [(line["event"], line.get("error")) for line in logged] == [
         ("background work waits", "away"),
