@@ -48,6 +48,8 @@ async def refused(url: str) -> None:
             _, writer = await asyncio.open_connection(where.hostname, where.port)
         except ConnectionRefusedError:
             return True
+        except ConnectionResetError:  # it was in the queue of the socket that has just been closed
+            return False
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
