@@ -22,6 +22,7 @@ from feed.fanout.replay_blocks import ReplayBlocks
 from feed.fanout.sources import StreamSources
 from feed.fanout.streams import Streams
 from feed.http import stream
+from feed.http.gate import Visitor
 from feed.hypercorn_adapter.connection import Connections, remember_connection
 from feed.hypercorn_adapter.install import installed
 from feed.model.event import Event, Kind
@@ -41,15 +42,22 @@ class Application(FastAPI):
 
 
 class OpenGate:
-    """Lets everybody in."""
+    """A gate that lets everybody in."""
 
-    async def admit_stream(self, *_: Any) -> Caller:
-        """Whoever it is."""
+    def stranger(self, _: Any) -> Caller:
+        """Return the caller before anything is known of it."""
         return Caller(OPEN)
 
+    async def admit_stream(self, *_: Any) -> Visitor:
+        """Return the visitor, whoever it is."""
+        return Visitor(Caller(OPEN))
+
     def too_often(self, _: Caller) -> bool:
-        """Never."""
+        """Return that nobody opens streams too often."""
         return False
+
+    async def redeem(self, *_: Any) -> None:
+        """Redeem nothing: visitors have no tickets here."""
 
 
 async def main(port: int) -> None:
