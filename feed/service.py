@@ -1,4 +1,4 @@
-"""The service: the parts that run in one process, held together by name."""
+"""The service: holds the parts of one process and starts its background work. `feed/app.py` builds and joins them."""
 
 import asyncio
 from collections.abc import Callable, Coroutine

@@ -1,4 +1,4 @@
-"""Revocations: credentials that end before they expire. Every process polls for them, and open streams end with them."""
+"""Revocations: credentials that end before they expire. Every process polls for them; fanout/streams.py ends the streams."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Tickets: a credential that may stand in a URL, because it opens one stream and is worth little to whoever finds it."""
+"""Tickets: credentials that may appear in a URL, because each opens only one stream and is of little use to a thief."""
 
 import hashlib
 import re

@@ -22,7 +22,7 @@ _INTERRUPTED = 130
 def post(
     file: Annotated[str, typer.Argument(help="A file of JSON or NDJSON, or - for standard input.")],
     map_file: Annotated[
-        Path | None, typer.Option("--map", metavar="FILE", help="A mapping (TOML) from foreign records.")
+        Path | None, typer.Option("--map", metavar="FILE", help="TOML file that maps other records to postings.")
     ] = None,
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="The feed to post to.  [default: http://127.0.0.1:8000]")
@@ -34,27 +34,27 @@ def post(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="The input is all that SOURCE has now: close its open postings that are not in it.",
+            help="Treat the input as the complete list of SOURCE: close its open postings that are not in it.",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Postings in a request.")] = 500,
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Postings per request.")] = 500,
     retries: Annotated[
-        int, typer.Option(min=0, max=1000, help="How often to try again while the server cannot be had.")
+        int, typer.Option(min=0, max=1000, help="How often to retry when the server cannot be reached.")
     ] = 5,
     key: Key = None,
 ) -> None:
     """Post job postings from a file or a pipe.
 
-    The input is a JSON object, an array of them, or NDJSON (an object a line). NDJSON is read as it comes, in
-    bounded memory; a pipe that pauses has what it gave so far posted at once. Writing is idempotent on source
-    + external_id, so that an interrupted run is simply run again; a record without external_id gets one made
-    of its content. Bad records are named on stderr and left out.
+    The input is a JSON object, an array of objects, or NDJSON (one object per line). NDJSON is read as it
+    arrives, in bounded memory; when a pipe pauses, the records read so far are posted at once. A posting with
+    the same source and external_id is replaced, so an interrupted run can simply be repeated; a record without
+    external_id gets one derived from its content. Bad records are reported on stderr and skipped.
 
-    With --sync SOURCE the input is taken for the whole of that source: what is in it is written, and then every
-    posting of the source that was open before and is not in it is closed. All of the input is checked first. If
-    any record is bad, comes from another source, or if there is none at all, nothing is written and nothing
-    closed. Nothing is closed either unless everything has been written. A record without source gets SOURCE. A
-    posting that was closed and is in the input again is opened again, unless its record says closed_at.
+    With --sync SOURCE, the input is the complete list of that source: its postings are written, and then every
+    posting of the source that was open before and is not in the input is closed. The whole input is checked
+    first. If a record is bad or belongs to another source, or if there are no records, nothing is written or
+    closed. Nothing is closed unless every record was written. A record without a source gets SOURCE. A closed
+    posting that is in the input is opened again, unless its record has a closed_at.
 
     \b
     Examples:
@@ -69,8 +69,8 @@ def post(
       0    everything was written
       1    some records were rejected (the others were written; with --sync, none), or the server refused
       2    the command, the file or the mapping is wrong
-      3    the server or the database cannot be reached (run again to go on)
-      130  interrupted (run again to go on)
+      3    the server or the database cannot be reached (run the command again to continue)
+      130  interrupted (run the command again to continue)
     """
     if url and database_url:
         raise typer.BadParameter("--url and --database-url name two targets: give one of them.")
@@ -87,7 +87,7 @@ def post(
         raise
     except KeyboardInterrupt:
         run.report.conclude(accepted=run.tally.accepted)
-        say(f"interrupted: {run.tally}; the same command goes on from there")
+        say(f"interrupted: {run.tally}; run the same command again to continue")
         raise typer.Exit(_INTERRUPTED) from None
     run.report.conclude(accepted=run.tally.accepted)
     print(run.tally)

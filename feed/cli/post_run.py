@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class SyncRefused(FeedError):
-    """The input cannot be what the whole of a source is now; nothing was written and nothing closed."""
+    """--sync closed nothing: the input cannot be the complete list of its source, or the server refused some of it."""
 
 
 @dataclass(slots=True)
@@ -48,11 +48,11 @@ class Tally:
     rejected: int = 0
     skipped: int = 0
     closed: int | None = None
-    """Of postings that are absent from the input; None: nobody asked for that."""
+    """Postings that --sync closed because they are not in the input; None without --sync."""
 
     @property
     def accepted(self) -> int:
-        """Records that were written, or stood there as they are."""
+        """Records that were written, or were there already without a difference."""
         return self.created + self.updated + self.unchanged
 
     def __str__(self) -> str:
@@ -92,7 +92,7 @@ class PostRun:
                     show()
 
     async def _whole(self, records: RecordReader) -> list[Prepared]:
-        """Return all postings of the input; raises SyncRefused if it cannot be the whole of a source."""
+        """Return all postings of the input; raises SyncRefused if it cannot be the complete list of the source."""
         found: list[Prepared] = []
         size = 0
         async for prepared in self._prepared(records):
@@ -106,17 +106,17 @@ class PostRun:
             found.append(prepared)
         if self.tally.rejected:
             raise SyncRefused(
-                "Nothing was written and nothing closed, because --sync needs every record to be good. "
+                "Nothing was written or closed, because --sync accepts no bad records. "
                 "Correct the input, or post it without --sync."
             )
         if not found:
             raise SyncRefused(
-                "Nothing was closed, because there is no posting in the input: --sync would close all of the source."
+                "Nothing was closed, because the input has no postings: --sync would close every posting of the source."
             )
         return found
 
     def _faults(self, prepared: Prepared) -> Sequence[Fault]:
-        """Return what a server would say against a posting, or what says that it is not of the source."""
+        """Return why a server would refuse a posting, or that it belongs to another source; nothing if it is good."""
         if prepared.key[0] != self._sync:
             return [Fault("source", f"is {prepared.key[0]!r}, and --sync is for {self._sync!r}")]
         try:
@@ -157,7 +157,7 @@ class PostRun:
                 yield prepared
 
     async def _batches(self, postings: AsyncIterator[Prepared | None]) -> AsyncIterator[list[Prepared]]:
-        """Yield batches, bounded in postings and bytes, none with a posting twice; at once on a pause."""
+        """Yield batches of bounded count and bytes, without repeating a posting; None ends a batch early."""
         batch: dict[tuple[str, str], Prepared] = {}
         size = 0
         async for prepared in postings:
@@ -192,7 +192,7 @@ class PostRun:
                 external_id = name_by_content(posting)
             given = {**posting, "external_id": external_id}
             if self._sync is not None and "closed_at" not in posting and not _is_over(posting.get("valid_through")):
-                given["closed_at"] = None  # what is in the input is open, also where it was closed for being absent
+                given["closed_at"] = None  # reopens a posting that an earlier --sync closed because it was missing
             text = orjson.dumps(given)
         except orjson.JSONEncodeError as error:
             self._reject(record.place, [Fault("record", str(error))])
@@ -204,7 +204,7 @@ class PostRun:
         return Prepared(record.place, (str(source), str(external_id)), text)
 
     async def _write(self, batch: list[Prepared], target: Target) -> None:
-        """Write `batch`, again and again without the records that are refused by name."""
+        """Write `batch`; as long as the target refuses individual records, reject those and write the rest."""
         while batch:
             try:
                 counts = await self._persist(partial(target.write, batch))
@@ -238,13 +238,13 @@ class PostRun:
             await asyncio.sleep(delay)
 
     def _reject(self, place: str, faults: Iterable[Fault]) -> None:
-        """Say what is wrong with a record, and count it out."""
+        """Report what is wrong with a record, and count it as rejected."""
         self.tally.rejected += 1
         self.report.tell(place, faults)
 
 
 def _is_over(valid_through: object) -> bool:
-    """Whether a posting ended at this time (RFC 3339), so that opening it again would only have it expire again."""
+    """Whether this time (RFC 3339) is past: a posting reopened with it would expire again at once."""
     try:
         return datetime.fromisoformat(str(valid_through)) <= datetime.now(UTC)
     except (ValueError, TypeError):  # no time, or one without a zone, which is refused where it is checked

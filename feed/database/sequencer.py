@@ -1,4 +1,7 @@
-"""The sequencer: moves committed changes from the inbox to the log. One leads at a time, in whichever process."""
+"""The sequencer: calls advance() (0003_log.sql), which moves committed changes from the inbox to the log.
+
+Every process may run one; one at a time leads.
+"""
 
 import asyncio
 from dataclasses import dataclass
@@ -32,10 +35,11 @@ class Advance:
 
 
 class Sequencer:
-    """Calls advance() in a tight loop while there is work; then arms the doorbell and sleeps behind a poll.
+    """Calls advance() every few milliseconds while there is work; then arms the doorbell and waits for it.
 
-    The order of arming matters (DESIGN.md, 2): a writer that read the flag before it was set already held its xid, so it
-    is in progress in the arming snapshot; until the last of those is gone the sequencer keeps polling.
+    The order matters (feed/ARCHITECTURE.md, "No doorbell is missed"): a writer takes its transaction id before it reads
+    the flag. One that read it before it was set is therefore in progress in the snapshot that armed the doorbell, and the
+    sequencer polls until the last such writer has ended.
     """
 
     def __init__(self, settings: Settings, dsn: str, metrics: Metrics | None = None) -> None:
@@ -49,7 +53,7 @@ class Sequencer:
         self._move: Any = None  # the prepared statement of a term
 
     async def run(self) -> None:
-        """Try to lead, for ever; whatever ends a term, another is tried for."""
+        """Try to lead, forever: after each term, whatever ended it, try again."""
         await supervised("sequencer", self._term, self._backoff)
 
     async def _term(self) -> None:
@@ -108,7 +112,7 @@ class Sequencer:
                 await self._advance(connection)  # before anything else: somebody waits for it
                 await self._arm(connection, 0)
                 worked = loop.time()
-                # Where work comes seldom, to look for more of it costs more than the next ring.
+                # If work is rare, waiting for the next ring costs less than polling for more work first.
                 seldom = worked - asleep > settings.sequencer.idle
                 idle = settings.sequencer.interval if seldom else settings.sequencer.idle
 
@@ -126,7 +130,7 @@ class Sequencer:
                 return
             except TimeoutError:
                 delay = min(delay * 2, settings.sequencer.poll_max)
-            # Asked before looking: who was unaware and has committed by then is found by this look.
+            # Ask before advancing: a writer that did not see the flag and has committed by then is found by this advance().
             unaware = await self._ask(
                 connection.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot()) < $1::text::xid8", str(armed_at))
             )

@@ -14,7 +14,7 @@ class Group:
 
     def __init__(self, wanted: Filter) -> None:
         self.filter = wanted
-        self.totals = Totals()  # what was handed to a member that has been here from the beginning
+        self.totals = Totals()  # what the group was sent since it was made; see Subscriber.enter_group
         self.members: set[Subscriber] = set()
 
     def select(self, batch: Iterable[EncodedEvent]) -> tuple[list[bytes], list[int]]:

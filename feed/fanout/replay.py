@@ -1,4 +1,4 @@
-"""Replay: the way of one stream from its position to the head of the log, through the ring or through pages of the log."""
+"""Replay: brings one stream from its position to the head of the log, with events from the ring or from pages of the log."""
 
 import asyncio
 import time
@@ -39,8 +39,8 @@ class Replay:
         self._member = member
         self._wake = member.wake
         self._generation = sources.hub.generation
-        self._read_ring = False  # of the replay under way, or the last one: whether events came from the ring,
-        self._read_log = False  # and from the log
+        self._read_ring = False  # whether the current or last replay read events from the ring
+        self._read_log = False  # whether it read events from the log
         self._silence = 0.0  # seconds that it has waited since the last heartbeat
         self.replayed = 0
         """Events that were found so far."""
@@ -48,7 +48,7 @@ class Replay:
 
     @property
     def at_head(self) -> bool:
-        """Whether nothing is missing: the subscriber may join the live set, if nothing is awaited before."""
+        """Whether nothing is missing. The subscriber may then go live, provided nothing is awaited in between."""
         hub = self._sources.hub
         return self._generation == hub.generation and self._member.position == hub.head
 
@@ -58,7 +58,7 @@ class Replay:
         self._wake.set()
 
     async def find_start(self) -> Lost | None:
-        """Move to where the client asked to begin; returns why its cursor is of no use, if it is not.
+        """Move to where the client asked to begin. Returns why its cursor cannot be used, or None if it can.
 
         Raises DatabaseUnavailable or DatabaseRefused where the database must be asked and cannot be, and TimeoutError.
         """
@@ -70,16 +70,16 @@ class Replay:
         return found.lost
 
     def reset(self, reason: Lost) -> bytes:
-        """Move to the head without what lies between; returns the frame that says so."""
+        """Skip to the head; returns the `reset` frame that tells the client."""
         hub = self._sources.hub
         self._generation = hub.generation
         self._member.position = hub.head
         return frame.reset(hub.epoch, hub.head, reason, self._request.snapshot)
 
     async def to_head(self) -> AsyncIterator[Chunk]:
-        """Yield the frames between the position and the head, and heartbeats while they are long in coming.
+        """Yield the frames between the position and the head, and heartbeats during long waits.
 
-        Returns at the head, or when it was stopped. Nothing is awaited between the last look at the head and the return.
+        Returns at the head or after `stop`. Nothing is awaited between the last check of the head and the return.
         """
         hub, member = self._sources.hub, self._member
         first, replayed, began_at = member.position, self.replayed, time.time_ns()
@@ -142,7 +142,7 @@ class Replay:
         self._wake.set()
 
     def _wanted(self, events: Sequence[EncodedEvent]) -> Iterator[Chunk]:
-        """Yield what the filter wants of dense events, small blocks put together; the position moves along."""
+        """Yield the frames of matching events, joining small blocks, and advance the position. No event may be missing."""
         small: list[bytes] = []
         for block in self._sources.blocks.of(self._request.filter, events, self._generation):
             if self._generation != self._sources.hub.generation:
@@ -183,7 +183,7 @@ class Replay:
             self._wake.clear()
 
     def _record(self, first: int, replayed: int, began_at: int) -> None:
-        """Count a replay that has ended, and leave its span; one that had nothing to read leaves no trace."""
+        """Count a finished replay and record its trace span, unless it read nothing."""
         if not (self._read_ring or self._read_log):
             return
         hub = self._sources.hub

@@ -28,9 +28,10 @@ class Totals:
 class Subscriber:
     """A stream that is a member of a group while it is live, that is, at the head.
 
-    A subscriber that does not take a chunk leaves the group with its position, and its stream pulls what it has missed.
+    A subscriber that cannot take a chunk leaves the group and keeps its position; its stream (stream.py) then pulls what
+    it missed.
 
-    What a group is handed is added up once for all members. A subscriber takes the group's totals off its own when it
+    Each group counts what it sends once, for all members. A subscriber subtracts the group's totals from its own when it
     joins, and adds them when it leaves.
     """
 

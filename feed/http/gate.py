@@ -62,7 +62,7 @@ class Gate:
         origin = self._origin(request)
         caller = self._caller(request, origin, await self._grant(request, origin, scope))
         if not caller.grant.allows(scope):
-            raise Forbidden(f"this credential does not allow that: the scope {scope} is needed")
+            raise Forbidden(f"this credential lacks the scope {scope}, which this request needs")
         if scope is Scope.READ:
             self._limit("read", caller.who)
         elif scope is Scope.WRITE:
@@ -72,7 +72,7 @@ class Gate:
     async def admit_stream(self, request: HTTPConnection, ticket: str | None, cursor: Cursor | None) -> "Visitor":
         """Return who wants to open a stream, with a ticket or without one; raises as `admit` does.
 
-        This uses no ticket up, and does not ask whether the caller opens streams too often: see `redeem` and `too_often`.
+        It does not use up the ticket (`redeem` does), and does not count the stream against a rate (`too_often` does).
         """
         origin = self._origin(request)
         admission = None
@@ -83,7 +83,7 @@ class Gate:
                 admission = await self._tickets.admit(ticket, origin.address, cursor)
                 grant = admission.grant
                 if grant.name == OPEN.name:
-                    # Its maker needed no credential, so it is good only where its bearer needs none either.
+                    # The ticket was requested without a credential, so it is valid only where reading needs none.
                     self._without(request, origin, Scope.READ)
                 await self._in_force(grant)
             except Unauthorized as error:
@@ -107,7 +107,7 @@ class Gate:
             raise
 
     async def give_back(self, visitor: "Visitor", redeemed_at: datetime | None) -> None:
-        """Let the visitor, whose stream did not begin, come back with the same ticket, unless the database is away."""
+        """Make the ticket of a visitor whose stream did not begin usable again; if the database is away, only log that."""
         if visitor.ticket is not None:
             try:
                 await self._tickets.give_back(visitor.ticket, redeemed_at)
@@ -115,7 +115,7 @@ class Gate:
                 log.warning("a ticket could not be given back", error=str(error))
 
     def stranger(self, request: HTTPConnection) -> Caller:
-        """The caller of a request whose credential nobody has looked at: an address and a protocol, and no rights."""
+        """Return the caller of a request whose credential was not checked: an address and a protocol, and no rights."""
         return self._caller(request, self._origin(request), NOTHING)
 
     async def may(self, request: HTTPConnection, scope: Scope) -> bool:
@@ -154,8 +154,8 @@ class Gate:
     def _local(self, request: HTTPConnection, origin: Origin) -> bool:
         """Whether a request came directly from this machine, to a host name that means this machine.
 
-        A proxy on this machine speaks for others, and says so in a header; a page of another site may have a name that leads
-        here (DNS rebinding), and says it in Host.
+        A request that a local proxy forwards for somebody else has a forwarding header. A page of another site may reach us
+        under a name that resolves to this machine (DNS rebinding); its Host header shows that name.
         """
         server = request.scope.get("server")
         named = _host_of(request.headers.get("host", ""))
@@ -164,7 +164,7 @@ class Gate:
             and not origin.forwarded
             and server is not None
             and is_loopback(server[0])
-            and request.scope.get("http_version") != "1.0"  # the default of proxies, not of clients
+            and request.scope.get("http_version") != "1.0"  # which proxies may send by default, and clients do not
             and is_loopback(origin.address)
             and (is_loopback(named) or named.endswith(".localhost"))
         )
@@ -205,7 +205,7 @@ class Gate:
     async def _by_cookie(self, cookie: str) -> Grant:
         grant = read_session(cookie, await self._secret.value())
         if grant.name == OPEN.name:
-            raise Unauthorized("this session belongs to nobody: sign in", "malformed")
+            raise Unauthorized("this session was opened without a key or token: sign in again with one", "malformed")
         await self._in_force(grant)
         return grant
 

@@ -1,22 +1,24 @@
-"""HTTP/2 on one connection, in the place of Hypercorn's H2Protocol; every body goes by wire.
+"""HTTP/2 on one connection, in place of Hypercorn's H2Protocol; every response body is written through a wire.
 
-It stands on its own and has what Hypercorn's ProtocolWrapper calls: the constructor, `initiate` and `handle`. What it does
-in another way, and why (Hypercorn 0.18):
-- `StreamBuffer` resumes its writer on what was taken instead of what is left: a client that opens no window makes the
-  server hold everything that it was to be sent. Here whoever writes waits for the window.
-- A stream that the client resets leaves its buffer and its node in the priority tree; at 1,001 the connection dies.
-- Closing some EventSources of Chromium lets a `PriorityLoop` escape and kills the others. RFC 9113, 5.3 deprecates
-  priorities: the frames are ignored, streams of one connection take turns as they are written.
-- END_STREAM is written by a task of its own, after a GOAWAY if the process is ending (hypercorn #226). Here it is written
+It does not subclass H2Protocol; it has what Hypercorn's ProtocolWrapper calls: the constructor, `initiate` and `handle`.
+Each item names what Hypercorn 0.18 does, then what happens here:
+- `StreamBuffer` resumes its writer by the bytes taken instead of the bytes left, so for a client that opens no window the
+  server buffers the whole response. Here the writer waits for the window.
+- A stream that the client resets leaves its buffer and its node in the priority tree; at 1,001 the connection dies. Here
+  there is no tree.
+- When Chromium closes some EventSources, a `PriorityLoop` exception escapes and ends the others. RFC 9113, 5.3 deprecates
+  priorities: here the frames are ignored, and the streams of a connection take turns.
+- END_STREAM is written by a separate task, after GOAWAY if the process is stopping (hypercorn #226). Here it is written
   when the response ends.
 - An application that fails in mid-stream leaves the stream open. Here it is reset with INTERNAL_ERROR.
-- `keep_alive_max_requests` was the defence against rapid resets and sends GOAWAY at 1,000 requests, after which an
-  EventSource waits for ever. Here the resets are what is counted.
-- Streams over the limit end the connection; a client may send some before it knows the limit (hypercorn #335). Here they
-  are refused one by one. A frame that is too long is refused when it is announced, not when it has come.
-- A request without `:path`, with bytes beyond ASCII, or DATA for a stream that is gone, ends in a traceback.
-- All that has come is read in one go, whatever it is. Here it has bounds (http2_frames.py).
-- There is no WebSocket and no server push.
+- `keep_alive_max_requests`, a defence against rapid resets, sends GOAWAY at 1,000 requests, and an EventSource then waits
+  forever. Here resets are counted instead.
+- Streams over the limit end the connection, although a client may open some before it knows the limit (hypercorn #335).
+  Here they are refused one by one. A frame that is too long is refused when its header arrives, not after its payload.
+- A request without `:path` or with non-ASCII bytes, and DATA for a stream that has ended, cause a traceback. Here the
+  first is reset and the second is discarded.
+- All received bytes are processed at once. Here there are bounds (http2_frames.py).
+- Here there is no WebSocket and no server push.
 """
 
 from contextlib import suppress
@@ -59,7 +61,7 @@ from feed.wire.wire import Disconnected
 _IDLE = h2.events.RequestReceived | h2.events.StreamReset | h2.events.StreamEnded
 """After these a connection may have nothing left to do."""
 _CALMED = 10
-"""Resets as which a stream counts that is asked for although the ration of refusals is used up."""
+"""Resets that a request counts as if it comes after the ration of refusals is used up."""
 _WRITABLE = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE})
 
 
@@ -83,7 +85,7 @@ class Http2:
         self.streams: dict[int, Exchange] = {}
         self.server = server_of(self)  # the connection under this protocol (tcp.py)
         self.cork = Cork(self.server.writer.transport)
-        self._greedy = False  # whether it had sent more than a ration when it was last looked at
+        self._greedy = False  # whether the last read used up its ration, so that more frames may be waiting
         self.windows = Windows()
         self._resets = TokenBucket(config.h2_resets * clients, config.h2_reset_rate * clients)
         self._uploads = Uploads(self.connection, self.cork, config.send_timeout, self._idle_in_a_task)
@@ -94,7 +96,7 @@ class Http2:
         return not self.streams and not self._uploads
 
     async def initiate(self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None) -> None:
-        """Begin; with headers it is a request that came over HTTP/1.1 and asked for this protocol."""
+        """Begin. `headers` and `settings` are given if an HTTP/1.1 request asked to upgrade to HTTP/2 (h2c)."""
         try:
             if settings is None:
                 self.connection.initiate_connection()
@@ -123,7 +125,7 @@ class Http2:
                 await self._close_stream(stream_id)
 
     async def _take(self, data: bytes) -> None:
-        """Read frames, a ration at a time; who sends more than one waits for those who do not."""
+        """Read frames, a ration at a time; a client that sends more than one ration waits for the other clients."""
         while not self.closed:
             if self._greedy:
                 await self.config.frames.admitted()
@@ -147,7 +149,7 @@ class Http2:
                     await self.config.begin.admitted(min(REQUESTS_PER_WRITE, requests - begun))
                 begun += 1
                 if self.closed or self.server.ended:
-                    return  # what a client wanted that is gone need not be begun
+                    return  # the client is gone: the rest need not begin
             await self._handle_event(event)
             await self._flush()
             if isinstance(event, _IDLE) and self.idle and not self.closed:
@@ -194,7 +196,7 @@ class Http2:
             self.connection.acknowledge_received_data(size, stream_id)
 
     async def _begin(self, request: h2.events.RequestReceived) -> None:
-        """Begin an exchange, or reset its stream; raises ProtocolError for a client that had too many reset."""
+        """Begin an exchange, or reset its stream; raises ProtocolError if too many streams of this client were reset."""
         stream_id = request.stream_id
         if stream_id not in self.connection.streams:
             return  # the client has reset it since
@@ -235,7 +237,7 @@ class Http2:
             raise ProtocolError
 
     async def stream_send(self, event: Event) -> None:
-        """Do what an exchange wants; what it wants of a stream or a connection that is over has no effect."""
+        """Send what an exchange has to send; after the end of its stream or of the connection, do nothing."""
         exchange = self.streams.get(event.stream_id)
         with suppress(ProtocolError, Disconnected):
             if isinstance(event, Response | InformationalResponse):
@@ -263,7 +265,7 @@ class Http2:
         await self._flush()
 
     async def _exchange_over(self, stream_id: int) -> None:
-        """An exchange is over. A stream whose response has no end is reset; an upload may go on."""
+        """An exchange is over. Reset the stream if the response is incomplete; let an unfinished upload continue."""
         if stream_id in self.streams:
             state = self._state(stream_id)
             if state in _WRITABLE:
@@ -280,7 +282,7 @@ class Http2:
         await self.send(Updated(idle=self.idle))
 
     async def _flush(self) -> None:
-        """Let what h2 has to say leave with the rest of this turn; who asks for too much of it waits."""
+        """Write h2's pending bytes at the end of this turn of the event loop; wait if the transport holds too much."""
         if data := self.connection.data_to_send():
             self.cork.put(data)
         try:
@@ -289,7 +291,7 @@ class Http2:
             await self.handle(Closed())
 
     async def _give_up(self) -> None:
-        """End the connection, in a way that lets the client read why."""
+        """End the connection after a GOAWAY, and let the client read it."""
         await self._flush()
         await self.handle(Closed())
         self.half_read = True

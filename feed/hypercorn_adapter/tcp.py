@@ -1,18 +1,19 @@
-"""The connection: Hypercorn's TCPServer (one for each), with bounds.
+"""A TCP connection: Hypercorn's TCPServer, of which each connection has one, with bounds.
 
 What it replaces, and why (Hypercorn 0.18; delete each part when upstream has it):
 - `_close` awaits `wait_closed()` without a bound: one stalled client, or one that never answers TLS's close_notify, keeps
-  the process alive for ever. An idle connection is closed without looking whether it is. Here closing has `close_timeout`;
-  then the connection is reset (linger 0: a plain abort would leave megabytes in FIN-WAIT-1).
-- `protocol_send` waits without a bound for a client that does not read; here it has `send_timeout`. It lets ETIMEDOUT
-  escape, which is an OSError and no ConnectionError: a client that vanished is logged as a traceback (hypercorn #361). And
-  a request that is cancelled at the end finds its task group closed.
-- A connection that is closed in the middle of a request is reset by the kernel, and the answer may be lost with it. Here it
-  lingers.
-- A herd of connections is one turn of the event loop; here they begin a few at a time. Those of a herd that say nothing
-  would end in one turn, too; here they are idle for up to `_SPREAD` longer, each as long as chance has it.
-- A connection and its protocol refer to each other, which only the garbage collector undoes, minutes later.
-- The transport's default buffer is 64 KB; ours is `write_buffer`, which is also the bound of a push.
+  the process alive forever. The idle timeout closes a connection without checking that it is still idle. Here closing has
+  `close_timeout`; then the connection is reset (linger 0: a plain abort would leave megabytes in FIN-WAIT-1).
+- `protocol_send` waits without a bound for a client that does not read. Here it has `send_timeout`. It also catches only
+  ConnectionError, which ETIMEDOUT is not, so a client that vanished is logged as a traceback (hypercorn #361). And a
+  request that is cancelled at shutdown finds its task group closed.
+- A connection that is closed in the middle of a request is reset by the kernel, and the answer may be lost. Here the
+  server first reads on for a while (`_linger`).
+- Connections that arrive together are all accepted in one turn of the event loop; here they begin a few at a time. If they
+  stay silent they would also time out in one turn; here the idle timeout is up to `_SPREAD` longer, at random.
+- A connection and its protocol refer to each other, so only the garbage collector frees them, minutes later. Here the
+  reference is deleted.
+- The transport's default buffer is 64 KB; here it is `write_buffer`, which also bounds what is pushed.
 """
 
 import asyncio
@@ -32,10 +33,10 @@ from feed.hypercorn_adapter.tcp_info import is_over
 _READ = 64 * 1024
 """Bytes that are read at once."""
 _LINGER = 8 * 1024 * 1024
-"""Bytes of a request that are read and thrown away behind an answer that did not need them: many clients read no answer
-before they have sent all, and lose it where the connection is reset before."""
+"""Bytes of a request body that are read and discarded after an early answer. Many clients read the answer only after they
+have sent everything; a reset before that would lose it."""
 _SPREAD = 0.4
-"""The part of `keep_alive_timeout` by which idle connections differ."""
+"""How much longer than `keep_alive_timeout` a connection may idle at random, as a fraction of it."""
 
 
 class TcpConnection(TCPServer):
@@ -48,7 +49,7 @@ class TcpConnection(TCPServer):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.turn = asyncio.Lock()  # held by the stream that waits for the transport to empty
-        self._lingers_for: int | None = None  # bytes that are still thrown away before it closes; None while it serves
+        self._lingers_for: int | None = None  # bytes that it may still discard before it closes; None while it serves
         self.stalled = False  # it was dropped, since its client took nothing
 
     @cached_property
@@ -59,7 +60,7 @@ class TcpConnection(TCPServer):
 
     @property
     def ended(self) -> bool:
-        """Whether the connection is over, so that nothing that its client still wants need be begun."""
+        """Whether the connection is over, so that requests already received need not begin."""
         transport = self.writer.transport
         if transport.is_closing():
             return True
@@ -99,8 +100,8 @@ class TcpConnection(TCPServer):
             else:
                 break
         await self.protocol.handle(Closed())
-        await self.config.ends.admitted()  # ten thousand that leave at once are no one turn of the event loop either
-        await self.idle_task.stop()  # else what is left of the client stays until it would have been idle for too long
+        await self.config.ends.admitted()  # so that ten thousand that leave at once do not fill one turn of the loop
+        await self.idle_task.stop()  # else the connection stays in memory until its idle timeout
 
     def _let_go(self) -> None:
         """Let go of the protocol, which refers to this connection: the memory of both is then free at once."""
@@ -137,7 +138,7 @@ class TcpConnection(TCPServer):
                 async with asyncio.timeout(self.config.send_timeout):
                     await self.writer.drain()
                     if transport.get_write_buffer_size() > self.config.write_buffer:
-                        await asyncio.sleep(0.005)  # TLS holds bytes that are not counted when it says that it is empty
+                        await asyncio.sleep(0.005)  # drain() returns early on TLS, which holds bytes of its own
             except TimeoutError:
                 if transport.get_write_buffer_size() >= size:
                     self.stalled = True
@@ -164,7 +165,7 @@ class TcpConnection(TCPServer):
         self.loop.call_later(self.config.close_timeout, self.reader.feed_eof)
 
     async def _idle_timeout(self) -> None:
-        """End a connection that has waited for a whole request for too long, however many octets of one have come."""
+        """End a connection on which no complete request has arrived for too long."""
         longest = self.config.keep_alive_timeout * random.uniform(1, 1 + _SPREAD)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.context.terminated.wait(), longest)
@@ -175,7 +176,7 @@ class TcpConnection(TCPServer):
         await self._close()
 
     async def _close(self) -> None:
-        # What it awaits swallows a cancellation, so look at the clock and not for a TimeoutError.
+        # What it awaits swallows cancellation, so no TimeoutError is raised: ask the timeout whether it has expired.
         timeout = asyncio.timeout(self.config.close_timeout)
         with contextlib.suppress(TimeoutError, OSError):
             async with timeout:

@@ -1,7 +1,7 @@
-"""The sampler: moves what the parts of a process count for themselves, in plain integers, into its metrics.
+"""The sampler: copies the plain integers that the parts of a process count into its Prometheus metrics.
 
-What happens for every delivery is counted by the hub as it always was; once a second, and when somebody asks, the
-differences go into the counters.
+Incrementing a metric for every delivery would cost too much. So the hub counts in plain integers, and once a second, and
+whenever /metrics is read, the sampler adds the differences to the metrics.
 """
 
 import asyncio
@@ -93,7 +93,7 @@ class SampledCanary(Protocol):
 
     @property
     def age(self) -> float:
-        """Seconds since the newest that has arrived was written."""
+        """Seconds since the newest canary that has arrived was written."""
 
 
 class SampledConnections(Protocol):
@@ -117,11 +117,11 @@ class Sampled:
     leading: asyncio.Event
     """Set while this process's sequencer leads."""
     reconnecting: Mapping[str, Reconnecting]
-    """By the name that the metric `feed_database_reconnects` has for it."""
+    """The parts by their label in the metric `feed_database_reconnects`."""
 
 
 class Sampler:
-    """Looks at one process."""
+    """Updates the metrics of one process every second."""
 
     def __init__(self, metrics: Metrics, sampled: Sampled) -> None:
         self._metrics = metrics
@@ -176,7 +176,7 @@ class Sampler:
             self._move(metrics.reconnects, part.reconnects, name)
 
     def _move(self, counter: Counter, count: int, label: str = "") -> None:
-        """Bring a counter to `count`, which began with this process; a predecessor's share stays in it."""
+        """Raise a counter by what `count` has grown since last time; what an earlier process of this worker added stays."""
         more = count - self._moved[counter, label]
         if more > 0:
             self._moved[counter, label] = count

@@ -1,14 +1,14 @@
-"""The master of worker processes: owns their sockets, starts them, starts successors of those that die, ends them all.
+"""The master of the worker processes: owns their sockets, starts them, replaces those that die, and stops them all.
 
 Workers are forks of a master that has imported everything and has neither threads nor an event loop nor a connection. A
-fresh interpreter spends over a second of CPU on its imports, at each start and each restart; a fork needs none of it and
-shares the memory. All the master does is wait.
+fresh interpreter would spend over a second of CPU on imports at every start; a fork spends none and shares the memory.
+Otherwise the master only waits.
 
-Each worker has a listening socket of its own on the one address (SO_REUSEPORT), so the kernel spreads connections evenly,
-by a hash. All of them listen before the first worker starts, so that it is not handed everybody who comes back after a
-restart; and the master keeps them open, so that what waits in the queue of a worker that died is served by its successor.
+Each worker has its own listening socket on the same address (SO_REUSEPORT), so the kernel spreads connections evenly, by a
+hash. All sockets listen before the first worker starts, so that after a restart the first worker does not get every client.
+The master keeps them open, so that connections queued for a worker that died are served by its successor.
 
-A pair of connected sockets, the link, joins the master with each worker. Each end learns of the other's death by it.
+The master and each worker share a socket pair, the link. Each learns from it when the other has died.
 """
 
 import asyncio
@@ -47,10 +47,10 @@ _MARGIN = 5.0  # seconds that a worker has to end, after its drain
 def serve_with_workers(
     settings: Settings, greet: Callable[[str], None], first: Callable[[Service], None] | None = None
 ) -> None:
-    """Serve with `settings.listen.workers` processes until SIGTERM or SIGINT, have each of them drain, and return.
+    """Serve with `settings.listen.workers` processes until SIGTERM or SIGINT, then have each of them drain, and return.
 
-    `greet` is told the address, once, when all of them answer. `first` is handed the service of one worker, and those of
-    its successors. Raises FeedError where the service cannot start or a worker did not end as it should.
+    `greet` is called once, with the address, when all workers answer. `first` is called in worker 0, and in each of its
+    successors, with the service. Raises FeedError if the service cannot start or a worker does not end cleanly.
     """
     configure(settings.logging.level, settings.logging.format)
     allow_files()
@@ -80,7 +80,7 @@ class Master:
         self._url = url_of(settings.listen, listeners[0])
         self._workers = [Worker(number, listener) for number, listener in enumerate(listeners)]
         self._selector = selectors.DefaultSelector()
-        self._deadline: float | None = None  # of the workers' ends, once they have been told
+        self._deadline: float | None = None  # when workers that still run are killed; None until they are told to stop
         self._killed = False
         self._failure: FeedError | None = None
 
@@ -95,7 +95,7 @@ class Master:
         with self._selector as selector:
             selector.register(self._signals, selectors.EVENT_READ)
             while self._deadline is None or self._running:
-                # Signals first: a worker that has ended may have ended by the same one, sent to the whole group.
+                # Signals first: a worker may have ended because of the same signal, sent to the whole process group.
                 found = {key.data for key, _ in selector.select(self._patience())}
                 if None in found:
                     self._stop(signal.Signals(self._signals.recv(1)[0]))
@@ -114,14 +114,14 @@ class Master:
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _stop(self, number: signal.Signals) -> None:
-        """Have every worker drain; once, whatever comes later."""
+        """Have every worker drain. Later calls change nothing."""
         if self._deadline is not None:
             return
         log.info("stopping", signal=number.name, workers=len(self._running))
         drain = max(self._settings.drain.window, self._settings.drain.deadline)
         self._deadline = time.monotonic() + drain + _MARGIN
         for worker in self._workers:
-            worker.listener.close()  # from now on it ends with its worker, and takes no more than that answers
+            worker.listener.close()  # the worker holds the last copy, so it closes with the worker
         for worker in self._running:
             worker.signal(number)
 
@@ -146,7 +146,7 @@ class Master:
             self._greet = None
 
     def _bury(self, worker: Worker, link: socket.socket) -> None:
-        """Its end of the link is closed: it has died, or is about to."""
+        """Wait for a worker that closed its end of the link, and note how it ended."""
         code = os.waitstatus_to_exitcode(os.waitpid(worker.pid, 0)[1])  # below 0: a signal
         self._selector.unregister(link)
         link.close()
@@ -159,7 +159,7 @@ class Master:
         elif code > 0 and self._greet is not None:
             self._fail(FeedError("a worker did not start; the log says why."))
         elif self._deadline is None:
-            # A refusal too: the others serve, and a database in the middle of a failover refuses for a while.
+            # Replace it even if it refused to start: the others serve, and a failover may make the database refuse a while.
             why = {} if refusal is None else {"error": str(refusal)}
             ended.warning("worker ended", seconds_to_next=round(worker.wait(), 3), **why)
         elif code:
@@ -187,7 +187,7 @@ class Master:
         ours, theirs = socket.socketpair()
         worker.began = time.monotonic()
         with theirs:
-            # What comes before the worker listens for signals waits until it does.
+            # Block signals until the worker handles them.
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             try:
                 worker.pid = os.fork()
@@ -202,7 +202,7 @@ class Master:
         self._selector.register(ours, selectors.EVENT_READ, worker)
 
     def _become(self, worker: Worker, ours: socket.socket, link: socket.socket) -> NoReturn:
-        """Be `worker`, in its process; nothing of the master's stack is unwound."""
+        """Become `worker` in the forked process, and exit without unwinding the master's stack."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -223,7 +223,7 @@ class Master:
 
 @contextmanager
 def _database(folder: Path) -> Iterator[str]:
-    """`embedded` for the master: its threads live while it starts and while it stops, and never when a worker starts."""
+    """Run the embedded database for the master, with no thread alive while workers are forked."""
     server = embedded(folder)
     with asyncio.Runner() as runner:
 

@@ -1,7 +1,7 @@
-"""Pacing: what comes in herds is done a few at a time, so that nobody else waits for all of it.
+"""Pacing: work that arrives in a herd (a thundering herd) is admitted a few at a time, so that others need not wait for it.
 
-Ten thousand clients that come back together would otherwise be served in one turn of the event loop: for seconds no event
-would be read from the log, and nobody live would be told of one.
+Otherwise ten thousand clients that reconnect together would be served in one turn of the event loop: for seconds no event
+would be read from the log or sent to live subscribers.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class Pacer:
         self._scheduled = False
 
     async def admitted(self, count: int = 1) -> None:
-        """Return when `count` more may go on, which come together; where there is no herd, that is at once."""
+        """Wait until `count` more, which belong together, are admitted; without a herd that is at once."""
         self._schedule()
         if self._left > 0 and not self._waiting:
             self._left -= count

@@ -34,9 +34,9 @@ CREATE TABLE log (
   origin   oid                                         -- the table, where it is not the feed's own `job`
 ) PARTITION BY RANGE (position);
 
--- Which run of which history this is; when the answer changes, advance() begins an epoch. A dump that is restored, a clone and
--- a promoted standby differ in one of the first parts. A base backup or a copy of the files differs in none of them: nothing
--- in it can be told from the original after a restart. Therefore every start of the server counts as a change. In the
+-- Identifies this history and this run of the server; when it changes, advance() begins an epoch. A restored dump, a clone
+-- and a promoted standby each differ in one of the first four parts. A base backup or a copy of the files does not: it looks
+-- exactly like the original after a restart. Therefore every start of the server counts as a change. In the
 -- original the new epoch starts at the head, so that every id handed out stays good. In the copy it starts at the copy's
 -- head, so that ids which the original handed out later are found to lie beyond the old epoch's end. (Only a virtual
 -- machine that is cloned while Postgres runs, with its memory, escapes this.) The timeline comes from the WAL file's name,
@@ -52,9 +52,9 @@ $$;
 
 -- The number of the epoch that follows `after`: the milliseconds since 2020, or `after` where the clock is behind it, and
 -- a random step of up to a million. Numbers ascend within one history, and a feed that is built anew does not reuse an old
--- one's. The random step keeps two histories apart which share `after` and the clock, as an original and its copy do that
--- start at the same moment: one time in a million they choose the same number. cursor.py reads up to 15 digits, which are
--- enough for longer than this calendar needs, and which a double holds exactly.
+-- one's. The random step separates two histories with the same `after` and clock, such as an original and its copy started
+-- at the same moment: they choose the same number one time in a million. cursor.py reads up to 15 digits, which last for
+-- over 30,000 years and fit into a double exactly.
 CREATE FUNCTION next_epoch(after bigint) RETURNS bigint LANGUAGE sql VOLATILE AS $$
   SELECT greatest(after, (extract(epoch FROM clock_timestamp() - timestamptz '2020-01-01 00:00:00+00') * 1000)::bigint)
          + 1 + floor(random() * 1000000)::bigint
@@ -82,15 +82,15 @@ BEGIN
   RETURN made;
 END $$;
 
--- Close the postings that a TRUNCATE removed without seeing them, for every row of `truncation` that is visible here.
+-- Close the postings that a TRUNCATE removed although its snapshot did not see them, for every visible row of `truncation`.
 --
 -- TRUNCATE waits for every transaction that wrote to the table, and keeps others out until it ends. So whatever was
 -- written to the table before is committed and captured by now, and has a lower id in the inbox or is in the log already.
 -- Rows that the truncating snapshot did not see as they were are those of transactions that committed after it was taken.
 -- The advance() that moved their events committed later still, so these lie in the log above the head that the snapshot
--- saw, or in the inbox. The last event of each such posting tells whether the TRUNCATE met it, and what it was like. What
--- the truncating transaction wrote itself it saw, and nobody else could write to those rows after it. Only where
--- retention has pruned a part of the log that is younger than a running transaction can this miss a posting.
+-- saw, or in the inbox. The last event of each such posting tells whether TRUNCATE removed it, and its last contents. Rows
+-- that the truncating transaction wrote are left out: it saw them, and nobody else could change them afterwards. A posting
+-- is missed only if retention pruned a part of the log that is younger than a running transaction.
 --
 -- Call it with the row of `state` locked: nothing else moves rows from the inbox then.
 CREATE FUNCTION close_truncated() RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT SET enable_nestloop = off AS $$
@@ -125,8 +125,8 @@ BEGIN
 END $$;
 
 -- Move what became visible since the last call from the inbox to the log, at most `batch` rows, and say so on the
--- channel named like the schema. Call it in autocommit, READ COMMITTED, with synchronous_commit on. Safe against a
--- rival: the row lock on `state` fences it. The xid-range predicate keeps the cost independent of dead rows.
+-- channel named like the schema. Call it in autocommit, READ COMMITTED, with synchronous_commit on. A second caller is
+-- safe: it waits for the row lock on `state`. The xid-range predicate keeps the cost independent of dead rows.
 CREATE FUNCTION advance(batch integer, OUT epoch bigint, OUT head bigint, OUT moved integer, OUT more boolean,
                         OUT xmax xid8, OUT oldest timestamptz)
 LANGUAGE plpgsql SET search_path FROM CURRENT SET enable_seqscan = off
@@ -150,11 +150,11 @@ BEGIN
     INSERT INTO epoch AS e (epoch, start_position) VALUES (st.epoch, st.head);
     PERFORM pg_notify(current_schema(), st.epoch || '.' || st.head);
   END IF;
-  IF st.rescue THEN xm := '0'; END IF;                 -- every row, and the plan stays one that only knows ranges
+  IF st.rescue THEN xm := '0'; END IF;                 -- every row, through the same index range as always
 
   IF EXISTS (SELECT FROM truncation) THEN PERFORM close_truncated(); END IF;
 
-  -- One statement, one snapshot. Over the bound, the old snapshot stays in force and the rest comes with the next call.
+  -- One statement, one snapshot. If more than `batch` rows wait, the old snapshot is kept and the next call takes the rest.
   -- A TRUNCATE that became visible only now is such a bound as well: the next call completes it first.
   WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS snap, greatest(clock_timestamp(), st.at) AS at),
   bound AS MATERIALIZED (

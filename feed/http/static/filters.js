@@ -145,7 +145,7 @@ export class Filters {
       (refusal) => {
         button.disabled = false;
         slot.hidden = false;
-        slot.textContent = refusal.code === 1 ? "This page may not see where you are." : "Your place could not be found.";
+        slot.textContent = refusal.code === 1 ? "This page is not allowed to use your location." : "Your location could not be determined.";
       },
       { timeout: 10000, maximumAge: 600000 },
     );

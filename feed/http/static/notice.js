@@ -30,7 +30,7 @@ export class Notice {
   signIn(problem, submit) {
     const parts = this.#show("notice-sign-in");
     const form = parts.querySelector("form");
-    parts.querySelector("[data-part=detail]").textContent = form.dataset.tried ? "" : "This feed asks who is reading.";
+    parts.querySelector("[data-part=detail]").textContent = form.dataset.tried ? "" : "Reading this feed requires a key.";
     const error = parts.querySelector("[data-part=error]");
     form.onsubmit = async (event) => {
       event.preventDefault();

@@ -185,7 +185,7 @@ export class Posting {
       if (problem.name !== "Problem") throw problem;
       again.hidden = problem.status === 404;
       again.onclick = () => this.#describe();
-      this.#say(problem.status === 404 ? "This posting is gone from the server." : problem.message);
+      this.#say(problem.status === 404 ? "This posting no longer exists." : problem.message);
     }
   }
 
