@@ -80,8 +80,8 @@ async def test_what_is_there_again_is_opened_again_unless_it_is_over(
 @pytest.mark.parametrize(
     ("stdin", "complaint"),
     [
-        (b"[]", "no posting in the input"),
-        (b"", "no posting in the input"),
+        (b"[]", "the input has no postings"),
+        (b"", "the input has no postings"),
         (listing(1) + b"{oops\n", "line 2: record: is not valid JSON"),
         (listing(1) + b'{"title":"b"}\n', "line 2: company: is required"),
         (listing(1) + listing(2, source="other"), "line 2: source: is 'other', and --sync is for 'acme'"),
