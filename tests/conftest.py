@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from feed.settings.settings import Settings, load_settings
 from tests.cluster import Cluster
 
 _numbers = itertools.count(1)
+
+# A shell ignores Ctrl-C for what it runs in the background, and every process below would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 QUICK = {
     "sequencer_interval": 0.002,
