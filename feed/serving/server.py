@@ -50,7 +50,7 @@ async def serve_until(
     async def shutdown_trigger() -> None:
         started(address, app.state.service)
         await stop.wait()
-        # Before Hypercorn learns of the end: once it has, the farewell of an HTTP/2 stream is lost (hypercorn #226).
+        # Before Hypercorn learns of the end: once it has, the goodbye of an HTTP/2 stream is lost (hypercorn #226).
         await app.drain()
 
     with listener or listen(settings.listen, user_timeout_of(settings)) as sock:
