@@ -12,7 +12,7 @@ What it replaces (Hypercorn 0.18):
 
 import asyncio
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import h11
 from hypercorn.events import Closed, Event, RawData
@@ -26,6 +26,9 @@ from feed.hypercorn_adapter.exchange import Exchange
 from feed.hypercorn_adapter.http1_head import be_strict
 from feed.hypercorn_adapter.server_wire import ServerWire
 from feed.wire.chunk import Chunk
+
+if TYPE_CHECKING:
+    from feed.wire.native._batch import Member
 
 
 class _Paused(Exception):
@@ -141,13 +144,19 @@ class Http1Wire(ServerWire):
         """Hand a chunk to the transport now; return False where it holds too much already."""
         if self.closed or self._get_size() > self._limit or self._is_closing():
             return False
-        self._put(chunk.chunked if self._chunked else chunk.body)
+        self._put(self._framed(chunk))
         return True
 
     async def send(self, chunk: Chunk) -> None:
         """Hand a chunk over when the transport has room for it; raises Disconnected."""
         await self._writable()
-        self._put(chunk.chunked if self._chunked else chunk.body)
+        self._put(self._framed(chunk))
+
+    def _framed(self, chunk: Chunk) -> bytes:
+        return chunk.chunked if self._chunked else chunk.body
+
+    def _new_member(self) -> "Member | None":
+        return self._server.config.native.Member(self._server.door.socket, 0) if self._chunked else None
 
     def reset(self) -> None:
         """Reset the connection: it carries no response but this one."""

@@ -50,6 +50,7 @@ from feed.hypercorn_adapter.connection import drop, server_of
 from feed.hypercorn_adapter.exchange import Exchange
 from feed.hypercorn_adapter.http2_cork import Cork
 from feed.hypercorn_adapter.http2_frames import limited_connection
+from feed.hypercorn_adapter.http2_native import count_connection_natively
 from feed.hypercorn_adapter.http2_uploads import Uploads
 from feed.hypercorn_adapter.http2_windows import Windows
 from feed.hypercorn_adapter.http2_wire import Http2Wire
@@ -84,7 +85,10 @@ class Http2:
         self.connection = limited_connection(config, clients)
         self.streams: dict[int, Exchange] = {}
         self.server = server_of(self)  # the connection under this protocol (tcp.py)
-        self.cork = Cork(self.server.writer.transport)
+        door = self.server.door
+        self.cork = Cork(door, self.server.writer.transport)
+        if door.socket is not None:
+            count_connection_natively(self.connection, door.socket)
         self._greedy = False  # whether the last read used up its ration, so that more frames may be waiting
         self.windows = Windows()
         self._resets = TokenBucket(config.h2_resets * clients, config.h2_reset_rate * clients)

@@ -17,6 +17,7 @@ import structlog
 
 from feed.hypercorn_adapter.config import ListeningSocket, WireConfig
 from feed.hypercorn_adapter.connection import reset_on_close
+from feed.hypercorn_adapter.door import StreamProtocol
 from feed.hypercorn_adapter.proxy_protocol import Ends, Malformed, missing, parse
 
 log = structlog.get_logger(__name__)
@@ -92,7 +93,7 @@ class Listener:
 
     async def _begin(self, sock: socket.socket, address: str, bucket: str) -> None:
         reader = asyncio.StreamReader(loop=self._loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=self._loop)
+        protocol = StreamProtocol(reader, loop=self._loop)
         try:
             try:
                 transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, sock, **self._tls)

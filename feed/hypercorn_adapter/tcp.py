@@ -27,6 +27,7 @@ from hypercorn.events import Closed, Event, RawData
 
 from feed.hypercorn_adapter.config import WireConfig
 from feed.hypercorn_adapter.connection import drop
+from feed.hypercorn_adapter.door import Door
 from feed.hypercorn_adapter.refusals import Rations
 from feed.hypercorn_adapter.tcp_info import is_over
 
@@ -48,6 +49,7 @@ class TcpConnection(TCPServer):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
+        self.door = Door(self.writer.transport, self.config.native)
         self.turn = asyncio.Lock()  # held by the stream that waits for the transport to empty
         self._lingers_for: int | None = None  # bytes that it may still discard before it closes; None while it serves
         self.stalled = False  # it was dropped, since its client took nothing
@@ -122,7 +124,7 @@ class TcpConnection(TCPServer):
             return
         async with self.send_lock:
             try:
-                self.writer.write(event.data)
+                self.door.write(event.data)
                 await self.drained()
             except (OSError, RuntimeError):
                 await self.protocol.handle(Closed())

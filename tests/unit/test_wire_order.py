@@ -12,6 +12,7 @@ from hypercorn.protocol.events import EndBody
 
 from feed.hypercorn_adapter.config import WireConfig
 from feed.hypercorn_adapter.connection import Connections
+from feed.hypercorn_adapter.door import Door
 from feed.hypercorn_adapter.http2 import Http2
 from feed.hypercorn_adapter.refusals import Rations
 from feed.wire.chunk import Chunk
@@ -44,6 +45,7 @@ class Server:
     def __init__(self, config: WireConfig) -> None:
         self.transport = Transport()
         self.writer = SimpleNamespace(transport=self.transport)
+        self.door = Door(self.transport, None)
         self.config = config
         self.turn = asyncio.Lock()
         self.ended = False
