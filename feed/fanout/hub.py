@@ -118,10 +118,8 @@ class Hub:
             if len(chunks) == 1:
                 chunk, upto = chunks[0]
                 size = chunk.size
-                if size <= PIECE:
-                    refused = group.offer(chunk, upto, now)
-                else:  # it is pulled, piece by piece
-                    refused = group.members
+                # What is larger is pulled, piece by piece.
+                refused = group.offer(chunk, upto, now) if size <= PIECE else group.members
             else:
                 refused = [member for member in group.members if not _offer(member, chunks, now)]
                 size = sum(chunk.size for chunk, _ in chunks)

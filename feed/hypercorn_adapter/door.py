@@ -1,7 +1,7 @@
 """The door to the socket of a connection: everything that is written to its transport goes through here.
 
-The native writer (feed/wire/native) writes past the transport. It may do so only while nothing waits to be written before: the
-door knows what waits, and tells the writer.
+The native writer (feed/wire/native) writes past the transport. It may do so only while nothing waits to be written before:
+the door knows what waits, and tells the writer.
 """
 
 import asyncio
@@ -20,8 +20,9 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
     socket: "Socket | None" = None
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Take the descriptor from the native writer first: the transport closes it right after this."""
         if self.socket is not None:
-            self.socket.close()  # the number of the descriptor is given to the next connection at once
+            self.socket.fd = -1  # the number of the descriptor is given to the next connection at once
         super().connection_lost(exc)
 
 

@@ -70,6 +70,7 @@ class ServerWire(Wire):
             on_close()
 
     def member(self) -> "Member | None":
+        """Return what the native writer writes to, or None where it cannot: over TLS, or without the extension."""
         if self._member is None and self._server.door.socket is not None and not self.closed:
             self._member = self._new_member()
         return self._member
@@ -79,6 +80,7 @@ class ServerWire(Wire):
         """Make what the native writer writes to; None where it cannot write such a response."""
 
     def write_rest(self, chunk: Chunk, sent: int) -> None:
+        """Hand the rest to the transport, before anything else is; the connection ends where that fails."""
         try:
             self._put(self._framed(chunk)[sent:])
         except Exception:

@@ -1,29 +1,29 @@
 /* Writes one chunk of an event stream to every member of a group, in one call from Python.
 
-   For a reviewer who knows sockets and not this project. The Python side is feed/wire/native/__init__.py (which kernel call is
-   used), feed/hypercorn_adapter/door.py (who may write to a socket, and when) and feed/fanout/group.py (who calls).
+   For a reviewer who knows sockets and not this project. The Python side is feed/wire/native/fanout_writer.py (which system call
+   is used), feed/hypercorn_adapter/door.py (when a socket may be written here) and feed/fanout/group.py (who calls).
 
-   A Socket is one TCP connection without TLS, in non-blocking mode, whose owner is an asyncio transport in Python. A Member is
-   one response on it: all of an HTTP/1.1 connection (stream 0), or one stream of an HTTP/2 connection. A group keeps its live
-   members in a dictionary {Member: owner}. Writer.write(members, chunked, body) sends `chunked` to the first kind, and to the
-   second one DATA frame (RFC 9113, 6.1): nine bytes that differ from stream to stream, and `body`. It returns a list of
-   (owner, sent) for those that did not take all of their bytes; everybody else has taken everything, and needs no work.
+   A Socket is one TCP connection without TLS, non-blocking, owned by an asyncio transport in Python. A Member is one response
+   on it: all of an HTTP/1.1 connection (stream 0), or one stream of an HTTP/2 connection. A group keeps its live members in a
+   dictionary {Member: owner}. Writer.write(members, chunked, body) sends `chunked` to the first kind, and to the second one DATA
+   frame (RFC 9113, 6.1): nine bytes that differ from stream to stream, and `body`. It returns a list of (owner, sent) for those
+   that did not take all of their bytes; everybody else has taken everything, and needs no work.
 
    What keeps this right:
-   - Order of bytes. A socket is written here only while `open` is true. Python sets it to false as soon as anything is kept back
-     for that socket (in the transport's buffer, or in the connection's own), and to true when nothing is left there. After a
-     write that ended within a frame it is false until Python has handed over the rest: such members come first in the result.
-   - Descriptors. Python calls Socket.close() before the transport closes the descriptor, whose number the system gives away
+   - Order of bytes. A socket is written here only while `open` is true. Python sets it to false as soon as bytes wait for that
+     socket (in the transport's buffer, or in the connection's own), and to true when none are left. After a write that ended
+     within a frame it is false until Python has handed over the rest: such members come first in the result.
+   - Descriptors. Python sets Socket.fd to -1 before the transport closes the descriptor, whose number the system gives away
      again at once. This file never opens, closes or duplicates a descriptor of a client.
-   - Windows (RFC 9113, 5.2). The connection's is Socket.window and the stream's Member.window, and there is no second copy: the
-     Python side reads and writes these. A frame is taken off both when it is queued; a frame of which no byte was sent is given
-     back. A frame that a window does not allow is not sent, and its member is in the result.
+   - Windows (RFC 9113, 5.2). The connection's is Socket.window, the stream's is Member.window, and there is no second copy:
+     Python reads and writes these. A frame is taken off both when it is queued, and given back if no byte of it was sent. A
+     frame that a window does not allow is not sent, and its member is in the result.
    - Memory. Nothing is allocated while sockets are written: queues are linked through the objects themselves (`next`), and the
-     vectors for the kernel have a fixed size. The GIL is held throughout and no Python code runs before all is sent, so neither
-     the dictionary nor an object can change or vanish under us. Every operation that is handed to io_uring has completed before
-     its memory is used again: MSG_DONTWAIT makes the kernel complete it at once, with EAGAIN where the socket is full.
+     vectors for the kernel have a fixed size. The GIL is held throughout, and no Python code runs before all is sent, so neither
+     the dictionary nor an object can change or vanish. Every operation that io_uring was given has completed before its memory
+     is used again: with MSG_DONTWAIT the kernel completes it at once, with EAGAIN where the socket is full.
    - Errors of a socket are not looked at: its member comes back with nothing sent, Python writes to the transport, and the
-     transport meets the same error and ends the connection.                                                                  */
+     transport meets the same error and ends the connection. */
 
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
@@ -43,55 +43,51 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #endif
-#if defined(__linux__) && defined(__NR_io_uring_setup) && defined(IORING_FEAT_SINGLE_MMAP)
-#define HAS_RING 1
-#else
-#define HAS_RING 0
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* Python ignores SIGPIPE */
 #endif
 
 enum {
-  ROUND = 512,   /* sockets that are written before their results are looked at; a power of two, as io_uring wants */
+  ROUND = 512,    /* sockets that are written before their results are looked at; a power of two, as io_uring wants */
   VECTORS = 2048, /* parts of messages in one round */
-  MESSAGE = 1024, /* parts of one message: no system takes more than IOV_MAX, which is 1024 on Linux */
+  MESSAGE = 1024, /* parts of one message: IOV_MAX of Linux */
   HEAD = 9,       /* bytes of the head of an HTTP/2 frame */
   FRAME = 16384,  /* bytes of payload that every HTTP/2 client takes in one frame (RFC 9113, 4.2) */
 };
 static const int FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL;
 
-typedef struct Member Member;
+typedef struct {
+  int fd; /* -1 where there is none */
+  unsigned *sq_tail, *sq_mask, *sq_array, *cq_head, *cq_tail, *cq_mask;
+  struct io_uring_sqe *sqes;
+  struct io_uring_cqe *cqes;
+  void *map;
+  size_t sqes_size, map_size;
+} Ring;
 
+typedef struct Member Member;
 typedef struct Socket {
   PyObject_HEAD
-  int fd;              /* -1 once it is closed */
-  char open;           /* nothing waits in Python to be written to it first */
-  long long window;    /* bytes that the client takes on the whole connection (HTTP/2) */
-  long long frames;    /* DATA frames that were sent; Python resets it */
+  int fd;               /* -1 once it is closed */
+  char open;            /* nothing waits in Python to be written to it first */
+  long long window;     /* bytes that the client takes on the whole connection (HTTP/2) */
+  long long frames;     /* DATA frames that were sent; Python resets it */
   Member *first, *last; /* what is queued for it, within one call */
-  struct Socket *next; /* the next one that has something queued */
+  struct Socket *next;  /* the next one that has something queued */
 } Socket;
 
 struct Member {
   PyObject_HEAD
   Socket *socket;
-  unsigned stream;   /* 0 for HTTP/1.1 */
-  char open;         /* its response goes on */
-  long long window;  /* bytes that the client takes on this stream (HTTP/2) */
-  Member *next;      /* in the queue of its socket, or in the list of those that did not take all */
-  PyObject *owner;   /* the dictionary's value; borrowed, within one call */
-  Py_ssize_t sent;   /* bytes of its frame or chunk that went out */
+  unsigned stream;  /* 0 for HTTP/1.1 */
+  char open;        /* its response goes on */
+  long long window; /* bytes that the client takes on this stream (HTTP/2) */
+  Member *next;     /* in the queue of its socket, or in the list of those that did not take all */
+  PyObject *owner;  /* the dictionary's value; borrowed, within one call */
+  Py_ssize_t sent;  /* bytes of its frame or chunk that went out */
 };
 
-typedef struct {
-  Member *first, *last;
-  Py_ssize_t count;
-} List;
-
-typedef struct {
-  int fd; /* -1 where there is none */
-  unsigned *sq_head, *sq_tail, *sq_mask, *sq_array, *cq_head, *cq_tail, *cq_mask;
-  void *sqes, *cqes, *map;
-  size_t sqes_size, map_size;
-} Ring;
+typedef struct { Member *first, *last; } List;
 
 typedef struct {
   PyObject_HEAD
@@ -102,7 +98,7 @@ typedef struct {
   struct iovec vectors[VECTORS];
   unsigned char heads[VECTORS / 2][HEAD];
   unsigned count, used; /* sockets and vectors in this round */
-  char busy;
+  char by_ring, busy;
 } Writer;
 
 typedef struct { /* what one call sends */
@@ -117,7 +113,6 @@ static void append(List *list, Member *member) {
   member->next = NULL;
   if (list->last) list->last->next = member; else list->first = member;
   list->last = member;
-  list->count++;
 }
 
 /* ---- The ways to the kernel: each fills `results` for the first `count` messages of a round. ---- */
@@ -133,48 +128,46 @@ static void send_by_loop(Writer *writer, unsigned begin) {
   }
 }
 
-#if HAS_RING
-static void close_ring(Ring *ring) {
+#if defined(__NR_io_uring_setup) && defined(IORING_FEAT_SINGLE_MMAP)
+static void close_ring(Writer *writer) {
+  Ring *ring = &writer->ring;
   if (ring->sqes) munmap(ring->sqes, ring->sqes_size);
   if (ring->map) munmap(ring->map, ring->map_size);
   if (ring->fd >= 0) close(ring->fd);
   *ring = (Ring){.fd = -1};
+  writer->by_ring = 0;
 }
 
-static int open_ring(Ring *ring) { /* io_uring_setup(2); returns 0, or an errno */
+static int open_ring(Writer *writer) { /* io_uring_setup(2); returns 0, or an errno */
   struct io_uring_params params = {0};
+  Ring *ring = &writer->ring;
   *ring = (Ring){.fd = (int)syscall(__NR_io_uring_setup, ROUND, &params)};
   if (ring->fd < 0) return errno;
-  if (!(params.features & IORING_FEAT_SINGLE_MMAP)) { close_ring(ring); return ENOSYS; }
-  size_t sq_size = params.sq_off.array + params.sq_entries * sizeof(unsigned);
+  if (!(params.features & IORING_FEAT_SINGLE_MMAP)) { close_ring(writer); return ENOSYS; }
+  ring->map_size = params.sq_off.array + params.sq_entries * sizeof(unsigned);
   size_t cq_size = params.cq_off.cqes + params.cq_entries * sizeof(struct io_uring_cqe);
-  ring->map_size = sq_size > cq_size ? sq_size : cq_size;
+  if (cq_size > ring->map_size) ring->map_size = cq_size;
   ring->sqes_size = params.sq_entries * sizeof(struct io_uring_sqe);
   int protection = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_POPULATE;
   char *map = mmap(NULL, ring->map_size, protection, flags, ring->fd, IORING_OFF_SQ_RING);
   void *sqes = mmap(NULL, ring->sqes_size, protection, flags, ring->fd, IORING_OFF_SQES);
-  int failed = map == MAP_FAILED || sqes == MAP_FAILED ? errno : 0;
-  ring->map = map == MAP_FAILED ? NULL : map;
-  ring->sqes = sqes == MAP_FAILED ? NULL : sqes;
-  if (failed) { close_ring(ring); return failed; }
+  ring->map = map == MAP_FAILED ? NULL : map, ring->sqes = sqes == MAP_FAILED ? NULL : sqes;
+  if (!ring->map || !ring->sqes) { close_ring(writer); return ENOMEM; }
   madvise(map, ring->map_size, MADV_DONTFORK); /* a child must not share the queues of its parent */
   madvise(sqes, ring->sqes_size, MADV_DONTFORK);
-  ring->sq_head = (unsigned *)(map + params.sq_off.head);
-  ring->sq_tail = (unsigned *)(map + params.sq_off.tail);
-  ring->sq_mask = (unsigned *)(map + params.sq_off.ring_mask);
-  ring->sq_array = (unsigned *)(map + params.sq_off.array);
-  ring->cq_head = (unsigned *)(map + params.cq_off.head);
-  ring->cq_tail = (unsigned *)(map + params.cq_off.tail);
-  ring->cq_mask = (unsigned *)(map + params.cq_off.ring_mask);
-  ring->cqes = map + params.cq_off.cqes;
+#define AT(field) (void *)(map + params.field)
+  ring->sq_tail = AT(sq_off.tail), ring->sq_mask = AT(sq_off.ring_mask), ring->sq_array = AT(sq_off.array);
+  ring->cq_head = AT(cq_off.head), ring->cq_tail = AT(cq_off.tail), ring->cq_mask = AT(cq_off.ring_mask);
+  ring->cqes = AT(cq_off.cqes);
+  writer->by_ring = 1;
   return 0;
 }
 
 static unsigned reap(Writer *writer) { /* takes the completions that are there; returns how many */
   Ring *ring = &writer->ring;
-  unsigned head = *ring->cq_head, tail = atomic_load_explicit((_Atomic unsigned *)ring->cq_tail, memory_order_acquire), seen = 0;
+  unsigned tail = atomic_load_explicit((_Atomic unsigned *)ring->cq_tail, memory_order_acquire), head = *ring->cq_head, seen = 0;
   for (; head != tail; head++, seen++) {
-    struct io_uring_cqe *done = (struct io_uring_cqe *)ring->cqes + (head & *ring->cq_mask);
+    struct io_uring_cqe *done = &ring->cqes[head & *ring->cq_mask];
     if (done->user_data < writer->count) writer->results[done->user_data] = done->res;
   }
   atomic_store_explicit((_Atomic unsigned *)ring->cq_head, head, memory_order_release);
@@ -189,51 +182,49 @@ static void send_by_ring(Writer *writer) {
   for (unsigned i = 0; i < writer->count; i++) {
     unsigned slot = (tail + i) & *ring->sq_mask;
     struct msghdr *message = &writer->messages[i];
-    int alone = message->msg_iovlen == 1;
-    ((struct io_uring_sqe *)ring->sqes)[slot] = (struct io_uring_sqe){
-        .opcode = alone ? IORING_OP_SEND : IORING_OP_SENDMSG, .fd = writer->sockets[i]->fd, .msg_flags = (unsigned)FLAGS,
-        .addr = alone ? (uintptr_t)message->msg_iov->iov_base : (uintptr_t)message,
-        .len = alone ? (unsigned)message->msg_iov->iov_len : 1, .user_data = i};
+    ring->sqes[slot] = (struct io_uring_sqe){.opcode = IORING_OP_SENDMSG, .fd = writer->sockets[i]->fd, .user_data = i,
+                                             .addr = (uintptr_t)message, .len = 1, .msg_flags = (unsigned)FLAGS};
+    if (message->msg_iovlen == 1) { /* cheaper than a message of one part */
+      ring->sqes[slot].opcode = IORING_OP_SEND;
+      ring->sqes[slot].addr = (uintptr_t)message->msg_iov->iov_base;
+      ring->sqes[slot].len = (unsigned)message->msg_iov->iov_len;
+    }
     ring->sq_array[slot] = slot;
     writer->results[i] = -EAGAIN;
   }
   atomic_store_explicit((_Atomic unsigned *)ring->sq_tail, tail + writer->count, memory_order_release);
   while (completed < writer->count) {
-    unsigned wanted = submitted == writer->count ? writer->count - completed : 0; /* waits only where something is unfinished */
-    long took = syscall(__NR_io_uring_enter, ring->fd, writer->count - submitted, wanted, wanted ? IORING_ENTER_GETEVENTS : 0, NULL, 0);
+    /* It waits for completions only where all is submitted and something is unfinished, which no kernel has been seen to do. */
+    unsigned left = writer->count - submitted, wanted = left ? 0 : writer->count - completed;
+    long took = syscall(__NR_io_uring_enter, ring->fd, left, wanted, wanted ? IORING_ENTER_GETEVENTS : 0, NULL, 0);
     if (took > 0) submitted += (unsigned)took;
     completed += reap(writer);
-    if (took >= 0 || errno == EINTR || completed < submitted) continue;
-    close_ring(ring);
+    if (took > 0 || !left || completed < submitted || (took < 0 && errno == EINTR)) continue;
+    close_ring(writer);
     send_by_loop(writer, submitted);
     return;
   }
 }
 #else
-static void close_ring(Ring *ring) { ring->fd = -1; }
-static int open_ring(Ring *ring) { ring->fd = -1; return ENOSYS; }
+static void close_ring(Writer *writer) { writer->by_ring = 0; }
+static int open_ring(Writer *writer) { (void)writer; return ENOSYS; }
 static void send_by_ring(Writer *writer) { send_by_loop(writer, 0); }
 #endif
 
 /* ---- One batch: queue for each socket, send in rounds, and settle what each socket took. ---- */
 
-static Py_ssize_t size_of(const Batch *batch, const Member *member) {
-  return member->stream ? HEAD + batch->body_size : batch->chunked_size;
-}
-
 static void enqueue(Batch *batch, Member *member, Socket **touched) {
   Socket *socket = member->socket;
   long long size = batch->body_size;
+  member->sent = 0;
   if (socket->fd < 0 || !socket->open || !member->open ||
       (member->stream && (size > FRAME || size > member->window || size > socket->window))) {
-    member->sent = 0;
     append(&batch->untaken, member);
     return;
   }
   if (member->stream) { member->window -= size; socket->window -= size; }
   member->next = NULL;
-  if (socket->first) socket->last->next = member;
-  else { socket->first = member; socket->next = *touched; *touched = socket; }
+  if (socket->first) socket->last->next = member; else { socket->first = member; socket->next = *touched; *touched = socket; }
   socket->last = member;
 }
 
@@ -243,7 +234,7 @@ static void settle(Batch *batch, Socket *socket, Py_ssize_t taken) {
   socket->first = socket->last = NULL;
   while (member) {
     Member *next = member->next;
-    Py_ssize_t size = size_of(batch, member);
+    Py_ssize_t size = member->stream ? HEAD + batch->body_size : batch->chunked_size;
     if (taken >= size) {
       taken -= size;
       if (member->stream) socket->frames++;
@@ -255,7 +246,6 @@ static void settle(Batch *batch, Socket *socket, Py_ssize_t taken) {
       append(&batch->partial, member);
     } else {
       if (member->stream) { member->window += batch->body_size; socket->window += batch->body_size; }
-      member->sent = 0;
       append(&batch->untaken, member);
     }
     member = next;
@@ -263,7 +253,7 @@ static void settle(Batch *batch, Socket *socket, Py_ssize_t taken) {
 }
 
 static void flush_round(Writer *writer, Batch *batch) {
-  if (writer->ring.fd >= 0 && writer->count > 1) send_by_ring(writer); else send_by_loop(writer, 0);
+  if (writer->by_ring && writer->count > 1) send_by_ring(writer); else send_by_loop(writer, 0);
   for (unsigned i = 0; i < writer->count; i++) settle(batch, writer->sockets[i], writer->results[i]);
   writer->count = writer->used = 0;
 }
@@ -282,49 +272,44 @@ static void prepare(Writer *writer, Batch *batch, Socket *socket) {
       memcpy(head, (unsigned char[HEAD]){size >> 16, size >> 8, size, 0, 0, id >> 24, id >> 16, id >> 8, id}, HEAD);
       *vector++ = (struct iovec){head, HEAD};
       *vector++ = (struct iovec){(void *)batch->body, (size_t)batch->body_size};
-    } else {
-      *vector++ = (struct iovec){(void *)batch->chunked, (size_t)batch->chunked_size};
-    }
+    } else *vector++ = (struct iovec){(void *)batch->chunked, (size_t)batch->chunked_size};
   }
   writer->used += parts;
   writer->messages[writer->count] = (struct msghdr){.msg_iov = begin, .msg_iovlen = parts};
   writer->sockets[writer->count++] = socket;
 }
 
-/* Adds (owner, sent) of each member to a list. Python code may run meanwhile (a collection of garbage): `write` holds the
-   members, and refuses to be called again before it returns. */
-static int report(PyObject *result, List *list) {
-  for (Member *member = list->first; member; member = member->next) {
-    PyObject *entry = Py_BuildValue("(On)", member->owner, member->sent);
-    int failed = entry == NULL || PyList_Append(result, entry) < 0;
-    Py_XDECREF(entry);
-    if (failed) return -1;
-  }
-  return 0;
-}
-
-static void hold(List *list) {
-  for (Member *member = list->first; member; member = member->next) { Py_INCREF(member); Py_INCREF(member->owner); }
-}
-
-static void let_go(List *list) {
-  for (Member *member = list->first, *next; member; member = next) {
-    next = member->next;
-    Py_CLEAR(member->owner);
-    Py_DECREF(member);
-  }
+/* Returns [(owner, sent), ...]. Objects are made here, so Python code may run (a collection of garbage) that ends responses:
+   the members and owners are held until the end, and `busy` keeps the links between them as they are. */
+static PyObject *report(Writer *writer, Batch *batch) {
+  Member *lists[] = {batch->partial.first, batch->untaken.first};
+  for (int i = 0; i < 2; i++)
+    for (Member *member = lists[i]; member; member = member->next) Py_INCREF((PyObject *)member), Py_INCREF(member->owner);
+  writer->busy = 1;
+  PyObject *result = PyList_New(0);
+  for (int i = 0; i < 2; i++)
+    for (Member *member = lists[i]; member && result; member = member->next) {
+      PyObject *entry = Py_BuildValue("(On)", member->owner, member->sent);
+      if (!entry || PyList_Append(result, entry) < 0) Py_CLEAR(result);
+      Py_XDECREF(entry);
+    }
+  for (int i = 0; i < 2; i++)
+    for (Member *member = lists[i], *next; member; member = next) {
+      next = member->next;
+      Py_CLEAR(member->owner);
+      Py_DECREF((PyObject *)member);
+    }
+  writer->busy = 0;
+  return result;
 }
 
 static PyObject *writer_write(PyObject *self, PyObject *args) {
   Writer *writer = (Writer *)self;
-  Batch batch = {0};
   PyObject *members, *chunked, *body, *key, *value;
   if (!PyArg_ParseTuple(args, "O!SS:write", &PyDict_Type, &members, &chunked, &body)) return NULL;
   if (writer->busy) { PyErr_SetString(PyExc_RuntimeError, "write() is not reentrant"); return NULL; }
-  batch.chunked = PyBytes_AsString(chunked);
-  batch.chunked_size = PyBytes_Size(chunked);
-  batch.body = PyBytes_AsString(body);
-  batch.body_size = PyBytes_Size(body);
+  Batch batch = {.chunked = PyBytes_AsString(chunked), .chunked_size = PyBytes_Size(chunked),
+                 .body = PyBytes_AsString(body), .body_size = PyBytes_Size(body)};
   for (Py_ssize_t at = 0; PyDict_Next(members, &at, &key, &value);)
     if (Py_TYPE(key) != member_type) { PyErr_SetString(PyExc_TypeError, "the keys must be of type Member"); return NULL; }
   Socket *touched = NULL;
@@ -334,15 +319,7 @@ static PyObject *writer_write(PyObject *self, PyObject *args) {
   }
   for (; touched; touched = touched->next) prepare(writer, &batch, touched);
   flush_round(writer, &batch);
-  hold(&batch.partial);
-  hold(&batch.untaken);
-  writer->busy = 1;
-  PyObject *result = PyList_New(0);
-  if (result && (report(result, &batch.partial) < 0 || report(result, &batch.untaken) < 0)) Py_CLEAR(result);
-  writer->busy = 0;
-  let_go(&batch.partial);
-  let_go(&batch.untaken);
-  return result;
+  return report(writer, &batch);
 }
 
 /* ---- The types, as Python sees them (_batch.pyi). ---- */
@@ -363,11 +340,6 @@ static PyObject *socket_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
   return (PyObject *)socket;
 }
 
-static PyObject *socket_close(PyObject *self, PyObject *unused) {
-  ((Socket *)self)->fd = -1;
-  Py_RETURN_NONE;
-}
-
 static PyObject *member_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
   PyObject *socket;
   unsigned stream;
@@ -378,7 +350,7 @@ static PyObject *member_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 }
 
 static void member_dealloc(PyObject *self) {
-  Py_XDECREF(((Member *)self)->socket);
+  Py_XDECREF((PyObject *)((Member *)self)->socket);
   dispose(self);
 }
 
@@ -386,45 +358,30 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
   int by_ring;
   if (!PyArg_ParseTuple(args, "p:Writer", &by_ring)) return NULL;
   Writer *writer = make(type);
-  if (!writer) return NULL;
-  writer->ring.fd = -1;
-  if (by_ring && (errno = open_ring(&writer->ring))) {
-    Py_DECREF(writer);
-    return PyErr_SetFromErrno(PyExc_OSError);
+  if (writer) writer->ring.fd = -1;
+  if (writer && by_ring && (errno = open_ring(writer))) {
+    PyErr_SetFromErrno(PyExc_OSError);
+    Py_CLEAR(writer);
   }
   return (PyObject *)writer;
 }
 
-static void writer_dealloc(PyObject *self) {
-  close_ring(&((Writer *)self)->ring);
-  dispose(self);
-}
+static void writer_dealloc(PyObject *self) { close_ring((Writer *)self); dispose(self); }
 
-static PyObject *writer_by_ring(PyObject *self, void *unused) { return PyBool_FromLong(((Writer *)self)->ring.fd >= 0); }
-
-static PyMemberDef socket_members[] = {
-    {"fd", T_INT, offsetof(Socket, fd), READONLY, NULL},
-    {"open", T_BOOL, offsetof(Socket, open), 0, NULL},
-    {"window", T_LONGLONG, offsetof(Socket, window), 0, NULL},
-    {"frames", T_LONGLONG, offsetof(Socket, frames), 0, NULL},
-    {NULL, 0, 0, 0, NULL}};
-static PyMemberDef member_members[] = {
-    {"socket", T_OBJECT, offsetof(Member, socket), READONLY, NULL},
-    {"open", T_BOOL, offsetof(Member, open), 0, NULL},
-    {"window", T_LONGLONG, offsetof(Member, window), 0, NULL},
-    {NULL, 0, 0, 0, NULL}};
-static PyMethodDef socket_methods[] = {{"close", socket_close, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+#define FIELD(type, kind, name, flags) {#name, kind, offsetof(type, name), flags, NULL}
+#define END {NULL, 0, 0, 0, NULL}
+static PyMemberDef socket_members[] = {FIELD(Socket, T_INT, fd, 0), FIELD(Socket, T_BOOL, open, 0),
+                                       FIELD(Socket, T_LONGLONG, window, 0), FIELD(Socket, T_LONGLONG, frames, 0), END};
+static PyMemberDef member_members[] = {FIELD(Member, T_BOOL, open, 0), FIELD(Member, T_LONGLONG, window, 0), END};
+static PyMemberDef writer_members[] = {FIELD(Writer, T_BOOL, by_ring, READONLY), END};
 static PyMethodDef writer_methods[] = {{"write", writer_write, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
-static PyGetSetDef writer_getset[] = {{"by_ring", writer_by_ring, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
-static PyType_Slot socket_slots[] = {
-    {Py_tp_new, socket_new}, {Py_tp_dealloc, dispose}, {Py_tp_members, socket_members}, {Py_tp_methods, socket_methods}, {0, NULL}};
-static PyType_Slot member_slots[] = {
-    {Py_tp_new, member_new}, {Py_tp_dealloc, member_dealloc}, {Py_tp_members, member_members}, {0, NULL}};
-static PyType_Slot writer_slots[] = {
-    {Py_tp_new, writer_new}, {Py_tp_dealloc, writer_dealloc}, {Py_tp_methods, writer_methods}, {Py_tp_getset, writer_getset}, {0, NULL}};
-static PyType_Spec socket_spec = {"feed.wire.native._batch.Socket", sizeof(Socket), 0, Py_TPFLAGS_DEFAULT, socket_slots};
-static PyType_Spec member_spec = {"feed.wire.native._batch.Member", sizeof(Member), 0, Py_TPFLAGS_DEFAULT, member_slots};
-static PyType_Spec writer_spec = {"feed.wire.native._batch.Writer", sizeof(Writer), 0, Py_TPFLAGS_DEFAULT, writer_slots};
+#define SLOTS(new, dealloc, members) {Py_tp_new, new}, {Py_tp_dealloc, dealloc}, {Py_tp_members, members}
+static PyType_Slot socket_slots[] = {SLOTS(socket_new, dispose, socket_members), {0, NULL}};
+static PyType_Slot member_slots[] = {SLOTS(member_new, member_dealloc, member_members), {0, NULL}};
+static PyType_Slot writer_slots[] = {SLOTS(writer_new, writer_dealloc, writer_members), {Py_tp_methods, writer_methods}, {0, NULL}};
+#define SPEC(type, slots) {"feed.wire.native._batch." #type, sizeof(type), 0, Py_TPFLAGS_DEFAULT, slots}
+static PyType_Spec socket_spec = SPEC(Socket, socket_slots), member_spec = SPEC(Member, member_slots);
+static PyType_Spec writer_spec = SPEC(Writer, writer_slots);
 static struct PyModuleDef module = {.m_base = PyModuleDef_HEAD_INIT, .m_name = "_batch", .m_size = -1};
 
 static PyTypeObject *add_type(PyObject *made, PyType_Spec *spec, const char *name) {
@@ -435,9 +392,8 @@ static PyTypeObject *add_type(PyObject *made, PyType_Spec *spec, const char *nam
 
 PyMODINIT_FUNC PyInit__batch(void) {
   PyObject *made = PyModule_Create(&module);
-  if (made && (socket_type = add_type(made, &socket_spec, "Socket")) && (member_type = add_type(made, &member_spec, "Member")) &&
-      add_type(made, &writer_spec, "Writer"))
-    return made;
-  Py_XDECREF(made);
-  return NULL;
+  if (!made || !(socket_type = add_type(made, &socket_spec, "Socket")) ||
+      !(member_type = add_type(made, &member_spec, "Member")) || !add_type(made, &writer_spec, "Writer"))
+    Py_CLEAR(made);
+  return made;
 }

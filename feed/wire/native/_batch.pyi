@@ -7,17 +7,14 @@ class Socket:
     """One TCP connection without TLS, whose descriptor belongs to a transport."""
 
     def __new__(cls, fd: int, /) -> Socket: ...
-    @property
-    def fd(self) -> int:
-        """The descriptor; -1 after `close`."""
+    fd: int
+    """The descriptor. Set it to -1 before it is closed: nothing is written to the socket any more."""
     open: bool
     """Whether nothing waits in Python that must be written to it first."""
     window: int
     """Bytes that the client takes on the whole connection (HTTP/2); may be negative."""
     frames: int
     """DATA frames written by `Writer.write` since this was last set to 0."""
-    def close(self) -> None:
-        """Write to it no more. Call this before its descriptor is closed."""
 
 @final
 class Member:
