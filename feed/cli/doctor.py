@@ -42,8 +42,8 @@ def doctor(
 
     Of the database (run it where `feed serve` runs, with its settings): connection, version, rights, schema,
     triggers, sequencer, retention, notifications, connections, clocks, keys. It changes nothing there. Of this
-    machine: how events are written to subscribers. Of a
-    URL: name, port, TLS, HTTP/2, health, clock, and whether a proxy on the way holds frames back.
+    machine: how events are written to subscribers. Of a URL: name, port, TLS, HTTP/2, health, clock, and whether
+    a proxy on the way holds frames back.
 
     \b
     Examples:

@@ -52,7 +52,8 @@ def compile_extension(target: Path = TARGET, *flags: str) -> str | None:
     except FileNotFoundError:
         return f"there is no C compiler ({compiler[0]})"
     except subprocess.CalledProcessError as error:
-        return f"the C compiler fails: {str(error.stderr).strip().partition(chr(10))[0]}"
+        said = str(error.stderr).strip().splitlines()
+        return f"the C compiler fails ({said[0] if said else f'exit code {error.returncode}'})"
     except (subprocess.TimeoutExpired, OSError) as error:
         return str(error)
     return None
