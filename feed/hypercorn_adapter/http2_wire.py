@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from feed.hypercorn_adapter.http2 import Http2
     from feed.wire.native._batch import Member
 
+_FRAME = 16 * 1024
+"""Bytes of payload that every client takes in one frame (RFC 9113, 4.2)."""
 _SMALL = 4 * 1024
 """Bytes of a body that wait for others to leave with them."""
 _WRITE = 64 * 1024
@@ -27,12 +29,14 @@ _WRITE = 64 * 1024
 class Http2Wire(ServerWire):
     """The body of a response: DATA frames, within the windows of the stream and of the connection (RFC 9113, 5.2)."""
 
-    __slots__ = ("_connection", "_id", "_protocol", "_put_all", "_stream", "_stream_id")
+    __slots__ = ("_connection", "_cork", "_id", "_protocol", "_put_all", "_stream", "_stream_id", "_streams")
 
     def __init__(self, protocol: "Http2", stream_id: int) -> None:
         super().__init__(protocol.server)
         self._put_all = self._server.door.writelines
         self._protocol = protocol
+        self._cork = protocol.cork
+        self._streams = protocol.streams
         self._connection: Limited = protocol.connection
         self._stream: H2Stream = protocol.connection.streams[stream_id]
         self._stream_id = stream_id
@@ -53,10 +57,10 @@ class Http2Wire(ServerWire):
         stream.outbound_flow_control_window -= size
         connection.outbound_flow_control_window -= size
         connection.credit += EARNED
-        if size > connection.max_outbound_frame_size:
+        if size > _FRAME and size > connection.max_outbound_frame_size:
             self._put_frames(chunk)
-        elif self._protocol.cork.frames or len(self._protocol.streams) > 1:  # nothing may overtake what is kept
-            self._protocol.cork.put(self._framed(chunk))
+        elif self._cork.frames or len(self._streams) > 1:  # nothing may overtake what is kept
+            self._cork.put(self._framed(chunk))
         else:
             self._put(chunk.head + self._id + chunk.body)
         return True
@@ -75,7 +79,7 @@ class Http2Wire(ServerWire):
             self._connection.outbound_flow_control_window -= size
             self._connection.credit += EARNED
             if size == chunk.size <= _SMALL:
-                self._protocol.cork.put(self._framed(chunk))
+                self._cork.put(self._framed(chunk))
             else:
                 self._put_frames(chunk if size == chunk.size else Chunk(chunk.body[sent : sent + size]))
             sent += size
@@ -99,7 +103,7 @@ class Http2Wire(ServerWire):
 
     def _put_frames(self, chunk: Chunk) -> None:
         """Write it as DATA frames no larger than the client takes."""
-        self._protocol.cork.release()
+        self._cork.release()
         self._connection.credit += chunk.size // EARNED_BY
         parts: list[bytes | memoryview] = []
         for head, piece in chunk.frames(self._connection.max_outbound_frame_size):
@@ -119,6 +123,6 @@ class Http2Wire(ServerWire):
             return
         with suppress(ProtocolError):  # the client was faster
             self._connection.reset_stream(self._stream_id, ErrorCodes.ENHANCE_YOUR_CALM)
-            self._protocol.cork.put(self._connection.data_to_send())
+            self._cork.put(self._connection.data_to_send())
         self.close()
         self._protocol.windows.wake(self._stream_id)
