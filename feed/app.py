@@ -173,7 +173,6 @@ def build(
     dsn = settings.database.url or ""
     canary = None if settings.canary.interval is None else Canary(metrics.canary_seconds.observe)
     writer = choose_writer(settings.wire.fanout_writer)
-    metrics.set_fanout_writer(writer.way, writer.reason)
     hub = Hub(settings.hub, canary, traces, writer.writer)
     sources = StreamSources(hub, history, ReplayBlocks(settings.replay.joined_bytes), settings.database.connect_timeout)
     streams = Streams(hub, settings.streams)
@@ -195,7 +194,7 @@ def build(
     sequencer = Sequencer(settings, dsn, metrics)
     retention = Retention(settings, dsn, sequencer)
     reconnecting: dict[str, Reconnecting] = {"tailer": tailer, "sequencer": sequencer, "retention": retention}
-    sampled = Sampled(hub, streams, history, canary, clients, sequencer.leading, reconnecting)
+    sampled = Sampled(hub, streams, history, canary, clients, sequencer.leading, reconnecting, writer)
     return Service(
         settings=settings,
         dsn=dsn,

@@ -66,9 +66,10 @@ class Metrics:
         worst("feed_info", "Always 1; the version of the service.", "version").labels(version).set(1)
         self._fanout_writer = worst(
             "feed_fanout_writer",
-            "Always 1; how events are written to subscribers (io_uring, send or python), and why in this way.",
+            "1 for how events are written to subscribers (io_uring, send or python), and why in this way.",
             "way", "reason",
         )  # fmt: skip
+        self._written_by: tuple[str, str] | None = None
         self.streams = total("feed_streams", "Open streams.", "protocol")
         self.opened = counter("feed_streams_opened", "Streams that were opened.", "protocol")
         self.ended = counter("feed_streams_ended", "Streams that ended.", "reason")
@@ -172,6 +173,9 @@ class Metrics:
 
     def set_fanout_writer(self, way: str, reason: str) -> None:
         """Show how events are written to subscribers, and why."""
+        if self._written_by is not None and self._written_by != (way, reason):
+            self._fanout_writer.labels(*self._written_by).set(0)
+        self._written_by = way, reason
         self._fanout_writer.labels(way, reason).set(1)
 
     def render(self) -> tuple[bytes, str]:

@@ -105,6 +105,18 @@ class SampledConnections(Protocol):
     def __len__(self) -> int: ...
 
 
+class SampledFanoutWriter(Protocol):
+    """How events are written to subscribers."""
+
+    @property
+    def way(self) -> str:
+        """`io_uring`, `send` or `python`."""
+
+    @property
+    def reason(self) -> str:
+        """Why in this way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """The parts of one process whose counts become metrics."""
@@ -118,6 +130,7 @@ class Sampled:
     """Set while this process's sequencer leads."""
     reconnecting: Mapping[str, Reconnecting]
     """The parts by their label in the metric `feed_database_reconnects`."""
+    fanout_writer: SampledFanoutWriter
 
 
 class Sampler:
@@ -143,6 +156,7 @@ class Sampler:
         """Bring the metrics up to date."""
         self._count()
         metrics, sampled = self._metrics, self._sampled
+        metrics.set_fanout_writer(sampled.fanout_writer.way, sampled.fanout_writer.reason)
         metrics.lag.set(sampled.hub.behind)
         metrics.history_bytes.set(sampled.history.cached_bytes)
         metrics.leading.set(sampled.leading.is_set())

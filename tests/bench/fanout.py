@@ -14,7 +14,7 @@ from tests.bench.services import Server
 BUSY = 0.55
 """The share of its core that a server is kept at: a saturated one joins events, which flatters it."""
 TARGETS = {H1: 200_000, H2: 150_000, SHARED: 250_000}
-OF_NCHAN = {H1: 1.0, H2: 2.0}
+OF_NCHAN = {H1: 1.25, H2: 1.6, SHARED: 4.0}
 
 
 async def measure(

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from feed.errors import ConfigurationError
+from feed.observability.metrics import Metrics
 from feed.wire.native.compiler import compile_extension
-from feed.wire.native.fanout_writer import choose_writer
+from feed.wire.native.fanout_writer import FanoutWriter, choose_writer
 from tests.processes import ROOT
 
 _FAULTS = [
@@ -128,6 +129,22 @@ def test_where_io_uring_is_forbidden_or_does_not_write_a_loop_of_send_does() -> 
     assert choose_writer("send").way == "send"
     with pytest.raises(ConfigurationError, match="FEED_FANOUT_WRITER=io_uring: the system does not allow io_uring"):
         choose_writer("io_uring")
+
+
+def test_a_ring_that_was_given_up_is_not_claimed() -> None:
+    class Ring:
+        by_ring = True
+
+    ring = Ring()
+    writer = FanoutWriter("io_uring", "the kernel allows it", None, ring)  # type: ignore[arg-type]
+    assert (writer.way, writer.reason) == ("io_uring", "the kernel allows it")
+    metrics = Metrics("1")
+    metrics.set_fanout_writer(writer.way, writer.reason)
+    ring.by_ring = False
+    metrics.set_fanout_writer(writer.way, writer.reason)
+    text = metrics.render()[0].decode()
+    assert 'feed_fanout_writer{reason="the kernel allows it",way="io_uring"} 0.0' in text
+    assert 'feed_fanout_writer{reason="the kernel no longer takes what io_uring is given",way="send"} 1.0' in text
 
 
 def test_python_is_what_was_asked_for() -> None:

@@ -28,12 +28,26 @@ _MODULE = "feed.wire.native._batch"
 class FanoutWriter:
     """The way that was chosen, and the reason in plain words."""
 
-    way: Way
-    reason: str
+    chosen: Way
+    because: str
     extension: ModuleType | None = None
     """The module with the types `Socket` and `Member`; None with `python`."""
     writer: "Writer | None" = None
     """None with `python`."""
+
+    @property
+    def way(self) -> Way:
+        """The way that is taken now: the kernel may stop to take what io_uring is given, and then it is `send` for good."""
+        return "send" if self._fell_back else self.chosen
+
+    @property
+    def reason(self) -> str:
+        """Why it is this way, in plain words."""
+        return "the kernel no longer takes what io_uring is given" if self._fell_back else self.because
+
+    @property
+    def _fell_back(self) -> bool:
+        return self.chosen == "io_uring" and self.writer is not None and not self.writer.by_ring
 
 
 IN_PYTHON = FanoutWriter("python", "it was asked for")
