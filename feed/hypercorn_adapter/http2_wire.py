@@ -29,7 +29,7 @@ class Http2Wire(ServerWire):
 
     def __init__(self, protocol: "Http2", stream_id: int) -> None:
         super().__init__(protocol.server)
-        self._put_all = self._server.writer.transport.writelines
+        self._put_all = self.server.transport.writelines
         self._protocol = protocol
         self._connection: Limited = protocol.connection
         self._stream: H2Stream = protocol.connection.streams[stream_id]
@@ -81,7 +81,7 @@ class Http2Wire(ServerWire):
     async def _window(self) -> None:
         """Wait for a window. Where none opens for `send_timeout` only this stream is reset."""
         try:
-            async with asyncio.timeout(self._server.config.send_timeout):
+            async with asyncio.timeout(self.server.config.send_timeout):
                 await self._protocol.windows.wait(self._stream_id)
         except TimeoutError:
             self.gave_up = True
@@ -99,7 +99,7 @@ class Http2Wire(ServerWire):
     def cut(self) -> None:
         """Reset the stream; drop the connection where its socket is full, since not even the reset would get through."""
         if not self.closed and self._get_size() > self._limit:
-            drop(self._server)
+            drop(self.server)
         else:
             self.reset()
 
