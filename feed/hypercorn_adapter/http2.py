@@ -296,6 +296,9 @@ class Http2:
         if not self.streams and self.server.terminated:
             with suppress(ProtocolError):
                 self.connection.close_connection()
+            # What the client still says (windows, acknowledgements) is read, since a reset could overtake the response. TLS
+            # cannot tell it that nothing more comes, and would leave it waiting.
+            self.half_read = self.server.scheme == "http"
         self._put_pending()
         self._maybe_idle()
 

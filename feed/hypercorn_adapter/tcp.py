@@ -292,6 +292,8 @@ class TcpConnection(asyncio.Protocol):
         """
         self._lingers_for = _LINGER
         self.not_idle()
+        if self.protocol is not None:
+            self.protocol.closing()
         with contextlib.suppress(NotImplementedError, OSError, RuntimeError):  # TLS has no such end
             self.transport.write_eof()
         self.transport.resume_reading()
