@@ -44,6 +44,7 @@ from feed.http.cors import Cors
 from feed.http.gate import Gate
 from feed.http.origin import Origins
 from feed.http.requests import Requests
+from feed.http.stream import StreamEndpoint
 from feed.hypercorn_adapter.connection import Connections, remember_connection
 from feed.hypercorn_adapter.shutdown import drained
 from feed.limits.rates import Rates
@@ -74,6 +75,8 @@ class Application(FastAPI):
 
     connections: Connections
     requests: Requests
+    cors: Cors
+    stream: StreamEndpoint
 
     async def drain(self) -> None:
         """End every stream; the connections that are left have `drain_requests` to end by themselves."""
@@ -84,8 +87,14 @@ class Application(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
         if scope["type"] == "http":
-            self.connections.add(remember_connection(scope, send).server)
-            await self.requests(scope, receive, send)
+            connection = remember_connection(scope, send)
+            if connection.wire is None:  # else it is counted already
+                self.connections.add(connection.server)
+            if scope["path"] == stream.PATH and scope["method"] in ("GET", "HEAD"):
+                scope["app"] = self
+                await self.stream(scope, receive, send)
+            else:
+                await self.requests(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -119,7 +128,8 @@ def create_app(settings: Settings, *, drains: bool = False) -> Application:
         title="feed", version=__version__, description=_ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.connections = Connections()
-    app.requests = Requests(Cors(app.serve, settings.requests.cors_origins), instruments)
+    app.cors = Cors(app.serve, settings.requests.cors_origins)
+    app.requests = Requests(app.cors, instruments)
     problems.install(app)
     page.install(app)
     docs.install(app)
@@ -245,9 +255,10 @@ async def _begin(service: Service) -> None:
         log.warning("the log is not followed yet", reason=service.tailer.fault)
 
 
-def _mount(app: FastAPI, service: Service) -> None:
+def _mount(app: Application, service: Service) -> None:
     settings, hub, streams, gate = service.settings, service.hub, service.streams, service.gate
-    app.include_router(stream.routes(service.sources, streams, gate, settings))
+    app.stream = StreamEndpoint(service.sources, streams, gate, settings, app.requests, app.cors)
+    app.router.routes.append(app.stream.route)
     app.include_router(jobs.routes(service.store, gate, settings))
     app.include_router(sessions.routes(gate, service.access, Origins(settings.requests.cors_origins), settings))
     app.include_router(health.routes(hub, streams, service.tailer, service.canary, gate, settings))

@@ -32,6 +32,9 @@ _HOW = (
 )
 
 
+_ORIGIN = "feed.origin"
+
+
 @dataclass(frozen=True, slots=True)
 class Visitor:
     """A caller that wants to open a stream, with its ticket if it has one."""
@@ -229,7 +232,13 @@ class Gate:
         raise Unauthorized(f"a credential is required: {_HOW}", "missing")
 
     def _origin(self, request: HTTPConnection) -> Origin:
-        return origin_of(request.scope, self._settings.proxies.trusted, self._settings.proxies.forwarded_header)
+        """Return where a request came from; it is found out once for each request."""
+        known: dict[str, Origin] = request.scope["extensions"]
+        found = known.get(_ORIGIN)
+        if found is None:
+            proxies = self._settings.proxies
+            found = known[_ORIGIN] = origin_of(request.scope, proxies.trusted, proxies.forwarded_header)
+        return found
 
     def _bucket(self, origin: Origin) -> str:
         return "" if is_within(origin.address, self._settings.limits.exempt) else bucket_of(origin.address)

@@ -182,6 +182,13 @@ async def _crash(_: Request, __: Exception) -> Response:
     return problem(500, "internal error: the log of the service says more")
 
 
+async def answer_to(request: Request, error: Exception) -> Response:
+    """Return the answer to an error of a request that did not come through FastAPI."""
+    if isinstance(error, FeedError):
+        return await _feed_error(request, error)
+    return await (_not_valid if isinstance(error, RequestValidationError) else _crash)(request, error)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of `app` with a problem."""
     app.add_exception_handler(FeedError, _feed_error)
