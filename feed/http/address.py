@@ -68,10 +68,9 @@ def bucket_of(address: str) -> str:
     return str(found)
 
 
-@lru_cache(_REMEMBERED)
 def is_within(address: str, networks: tuple[Network, ...]) -> bool:
     """Whether an address, IPv4-mapped or not, is in one of the networks."""
-    plain = _plain(address.partition("%")[0])
+    plain = _plain(address.partition("%")[0]) if networks else None
     if plain is None:
         return False
     found = ip_address(plain)

@@ -36,6 +36,7 @@ from feed.hypercorn_adapter.exchange import Exchange, Headers, scope_of
 from feed.hypercorn_adapter.http1_head import dates
 from feed.hypercorn_adapter.http2_cork import Cork
 from feed.hypercorn_adapter.http2_frames import limited_connection
+from feed.hypercorn_adapter.http2_head import send_head
 from feed.hypercorn_adapter.http2_uploads import Uploads
 from feed.hypercorn_adapter.http2_windows import Windows
 from feed.hypercorn_adapter.http2_wire import Http2Wire
@@ -254,10 +255,12 @@ class Http2:
 
     def send_head(self, exchange: Exchange, status: int, headers: Headers) -> None:
         """Write the head of the response."""
-        with suppress(ProtocolError):
-            fields = [(b":status", b"%d" % status), *headers, (b"date", dates.now())]
-            self.connection.send_headers(exchange.stream_id, fields)
+        headers.append((b"date", dates.now()))
+        with suppress(ProtocolError, KeyError):  # the stream is over
+            head = send_head(self.connection, exchange.stream_id, status, headers)
             self._put_pending()
+            if head:
+                self.cork.put(head)
 
     async def send_body(self, exchange: Exchange, data: bytes) -> None:
         """Write a piece of the body as the client opens its windows."""
