@@ -102,6 +102,8 @@ class Http1:
                     return
         except httptools.HttpParserUpgrade:
             self._refuse(400)  # CONNECT, or an upgrade inside a body: neither can come here
+        except httptools.HttpParserInvalidMethodError:
+            self._refuse(501)  # RFC 9110, 9.1: a method that nobody here knows
         except httptools.HttpParserError:
             self._refuse(400)
         except BadHead as error:

@@ -89,6 +89,9 @@ async def test_a_method_that_is_not_allowed_is_told_which_are(server: Running) -
         for path, methods in paths.items():
             for method in {"PATCH", "PUT", "DELETE", "BREW"} - methods:
                 answer = await client.request(method, path)
+                if method == "BREW":  # no method that a parser of HTTP/1.1 knows
+                    assert answer.status_code == 501, path
+                    continue
                 if path == "/v1/jobs/1/close" and method == "PUT":
                     continue  # a posting of the source `1` that is called `close`
                 assert answer.status_code == 405, (method, path)
