@@ -21,7 +21,6 @@ Headers = list[tuple[bytes, bytes]]
 
 _REFUSALS = frozenset({401, 403, 429})
 """Answers to those who may not do what they ask for, which no limit counts."""
-_BREAKS = (b"\r", b"\n", b"\0")
 _LET_GO: dict[str, Any] = {}
 """Stands in the place of a scope that nobody needs any more."""
 
@@ -134,7 +133,7 @@ class Exchange:
                 self.protocol.server.rations.count()
             headers = [(name.lower(), value) for name, value in message.get("headers", ())]
             for _, value in headers:
-                if any(octet in value for octet in _BREAKS):
+                if b"\n" in value or b"\r" in value or b"\0" in value:
                     raise ValueError("a header's value contains a line break or NUL")
             self.started = True
             self.protocol.send_head(self, status, headers)

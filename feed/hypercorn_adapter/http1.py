@@ -299,7 +299,7 @@ class Http1:
         if close:
             self._close_after = True
             headers.append((b"connection", b"close"))
-        self.server.write(response_head(status, headers))
+        wire.keep_head(response_head(status, headers))
 
     async def send_body(self, exchange: Exchange, data: bytes) -> None:
         """Write a piece of the body when the client takes it."""
@@ -313,7 +313,9 @@ class Http1:
     def send_end(self, exchange: Exchange) -> None:
         """Write the end of the body."""
         wire = exchange.wire
-        if isinstance(wire, Http1Wire) and wire.chunked and not wire.closed:
+        assert isinstance(wire, Http1Wire)  # noqa: S101
+        wire.release_head()
+        if wire.chunked and not wire.closed:
             self.server.write(b"0\r\n\r\n")
 
     def consumed(self, exchange: Exchange, size: int) -> None:
@@ -349,12 +351,24 @@ class Http1:
 class Http1Wire(ServerWire):
     """The body of a response: in chunks, or as plain bytes of a length that was announced or until the connection ends."""
 
-    __slots__ = ("bodyless", "chunked")
+    __slots__ = ("_head", "bodyless", "chunked")
 
     def __init__(self, server: "TcpConnection", *, chunked: bool) -> None:
         super().__init__(server)
         self.chunked = chunked
         self.bodyless = False
+        self._head = b""  # of the response, which waits for the first bytes of the body until the end of this turn
+
+    def keep_head(self, head: bytes) -> None:
+        """Write the head of the response with what of the body comes in this turn of the event loop."""
+        self._head = head
+        self.server.loop.call_soon(self.release_head)
+
+    def release_head(self) -> None:
+        """Write the head if it was not written yet."""
+        if self._head:
+            head, self._head = self._head, b""
+            self.server.write(head)
 
     def framing(self, *, chunked: bool) -> None:
         """Write the body in chunks or not."""
@@ -364,14 +378,22 @@ class Http1Wire(ServerWire):
         """Hand a chunk to the transport now; return False where it holds too much already."""
         if self.closed or self._get_size() > self._limit or self._is_closing():
             return False
-        self._put(chunk.chunked if self.chunked else chunk.body)
+        self._put_chunk(chunk)
         return True
 
     async def send(self, chunk: Chunk) -> None:
         """Hand a chunk over when the transport has room for it; raises Disconnected."""
         if self._get_size() > self._limit or self.server.turn.locked() or self.closed or self._is_closing():
             await self._writable()
-        self._put(chunk.chunked if self.chunked else chunk.body)
+        self._put_chunk(chunk)
+
+    def _put_chunk(self, chunk: Chunk) -> None:
+        body = chunk.chunked if self.chunked else chunk.body
+        if self._head:
+            head, self._head = self._head, b""
+            self._put(head + body)
+        else:
+            self._put(body)
 
     def reset(self) -> None:
         """Reset the connection: it carries no response but this one."""

@@ -18,7 +18,6 @@ What it does that Hypercorn 0.18 does not, and why (`install.py` says how it com
 import asyncio
 import contextlib
 import random
-from functools import cached_property
 from typing import Any
 
 from feed.hypercorn_adapter.connection import drop
@@ -41,6 +40,11 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 class TcpConnection(asyncio.Protocol):
     """One connection of a client. It gives what comes to the protocol that the first bytes, or TLS, name."""
 
+    __slots__ = (
+        "__weakref__", "_bucket", "_connections", "_drains", "_first", "_full", "_lingers_for", "_proxied", "_rations",
+        "_timer", "address", "client", "config", "loop", "parts", "protocol", "scheme", "stalled", "transport", "turn",
+    )  # fmt: skip
+
     lingers = True
     """A connection that ends in the middle of a request is read on for a while, so that its answer is not lost."""
 
@@ -61,6 +65,7 @@ class TcpConnection(asyncio.Protocol):
         self.stalled = False
         """Whether it was dropped, since its client took nothing."""
         self.protocol: Http1 | Http2 | None = None
+        self._rations: Rations | None = None
         self._bucket = bucket
         self._connections = connections
         self._first = b""  # what came before it was known which protocol it is of
@@ -70,10 +75,12 @@ class TcpConnection(asyncio.Protocol):
         self._drains: asyncio.Future[None] | None = None  # resolved when the transport has emptied
         self._full = False  # whether the transport holds more than it may
 
-    @cached_property
+    @property
     def rations(self) -> Rations:
         """The rations of refused requests that this connection draws on."""
-        return self.config.refusals.rations(self.client[0])
+        if self._rations is None:
+            self._rations = self.config.refusals.rations(self.client[0])
+        return self._rations
 
     @property
     def terminated(self) -> bool:
