@@ -291,7 +291,7 @@ class Http1:
         elif wire.chunked:
             headers.append((b"transfer-encoding", b"chunked"))
         else:
-            close = True
+            close = wire.until_close = True
         if bodyless:
             wire.framing(chunked=False)
         wire.bodyless = bodyless
@@ -333,7 +333,15 @@ class Http1:
         if exchange.closed or server.transport.is_closing():
             server.close()
         elif not exchange.complete:
-            drop(server)  # the client must not take half of a response for the whole
+            # The last chunk, or bytes of the announced length, are missing: that tells the client. Where only the end of the
+            # connection is the end of the response, a reset must tell it.
+            wire = exchange.wire
+            assert isinstance(wire, Http1Wire)  # noqa: S101
+            wire.release_head()
+            if wire.until_close:
+                drop(server)
+            else:
+                server.close()
         elif self._close_after or self._reading_body:
             if self._held:
                 server.transport.resume_reading()
@@ -351,12 +359,14 @@ class Http1:
 class Http1Wire(ServerWire):
     """The body of a response: in chunks, or as plain bytes of a length that was announced or until the connection ends."""
 
-    __slots__ = ("_head", "bodyless", "chunked")
+    __slots__ = ("_head", "bodyless", "chunked", "until_close")
 
     def __init__(self, server: "TcpConnection", *, chunked: bool) -> None:
         super().__init__(server)
         self.chunked = chunked
         self.bodyless = False
+        self.until_close = False
+        """Whether only the end of the connection tells where the body ends (HTTP/1.0)."""
         self._head = b""  # of the response, which waits for the first bytes of the body until the end of this turn
 
     def keep_head(self, head: bytes) -> None:
