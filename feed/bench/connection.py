@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"\{n(?:([%/*])([1-9]\d*))?\}")
 class Stream:
     """One subscriber; `cursor` is the position it begins after."""
 
-    __slots__ = ("count", "cursor", "live", "number", "rest", "seen", "twice")
+    __slots__ = ("count", "cursor", "live", "number", "rest", "retry", "seen", "twice")
 
     def __init__(self, number: int, cursor: str = "") -> None:
         self.number = number
@@ -30,6 +30,7 @@ class Stream:
         self.rest = b""  # the beginning of a frame
         self.seen = bytearray()  # by an event's number: whether it came
         self.twice = 0
+        self.retry = 0.0  # seconds that the server asked it to wait before it comes back
 
     def request(self, spec: Spec) -> Request:
         """Return the path and the headers of its request."""
