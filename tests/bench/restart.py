@@ -74,9 +74,9 @@ async def section(bench: Bench) -> Section:
             **{name: value for name, value in dataclasses.asdict(found).items() if name != "back"},
         )  # fmt: skip
     page.notes.append(
-        f"The successor serves already when the signal comes; both are on one core. The drain spreads the goodbyes over up to "
-        f"{drain.window:g} s, and each asks its client to wait {hub.retry_min:g} to {hub.retry_max:g} s: so the least is about "
-        f"{min(drain.window, subscribers / drain.rate) + hub.retry_max:.0f} s."
+        f"The successor serves already when the signal comes; both are on one core. The drain spreads the goodbyes over up "
+        f"to {drain.window:g} s, and each asks its client to wait {hub.retry_min:g} to {hub.retry_max:g} s: so the least is "
+        f"about {min(drain.window, subscribers / drain.rate) + hub.retry_max:.0f} s."
     )
     return page
 

@@ -1,4 +1,4 @@
-"""The same feed with threads: Flask under gunicorn beside ours, on the same core; streams held, lists answered, and how fast."""
+"""The same feed with threads: Flask under gunicorn beside ours, on the same core; streams held, and lists answered."""
 
 import asyncio
 import dataclasses
@@ -149,7 +149,7 @@ async def section(bench: Bench) -> Section:
         f"The same feed with threads, one core each: lists of 20, {_STREAMS} streams at {_EVENTS:g} events/s",
         {
             "who": "", "http": "", "held": "streams held at once", "why": "then", "held_mb": "MB with them",
-            "requests": "lists/s", "request_ms": "CPU ms a list", "p50": f"beside {_STREAMS} streams: p50 ms", "p99": "p99 ms",
+            "requests": "lists/s", "request_ms": "CPU ms a list", "p50": "beside streams: p50 ms", "p99": "p99 ms",
         },
     )  # fmt: skip
     rows: dict[str, dict[str, Any]] = {}
@@ -182,8 +182,8 @@ async def section(bench: Bench) -> Section:
             ]
         page.add(*targets, **row)
     page.notes.append(
-        f"Held: every stream is live within {_HELD_PATIENCE:g} s, gets each of {_HELD_EVENTS} postings, and a list is answered "
-        f"meanwhile. gunicorn has one process, as its queues are in memory, and may start {_THREADS:,} threads."
+        f"Held: every stream is live within {_HELD_PATIENCE:g} s, gets each of {_HELD_EVENTS} postings, and a list "
+        f"is answered meanwhile. gunicorn has one process, as its queues are in memory, and may start {_THREADS:,} threads."
     )
     return page
 
