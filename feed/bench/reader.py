@@ -123,7 +123,7 @@ class Reader:
             try:
                 piece = connection.receive()
                 if self._timing:
-                    taken.append((connection, piece, time.monotonic()))
+                    taken.append((connection, piece, connection.arrived or time.monotonic()))
                 else:
                     self._read(connection, piece)
             except Ended as ended:
