@@ -45,8 +45,8 @@ class Spec:
     cursors: tuple[str, ...] = ()
     """A cursor for each subscriber."""
     kernel_times: bool = False
-    """Whether the kernel times an arrival, when the bytes reach the socket, and not the reader, when it has woken up and read
-    them. Over TLS it is always the reader.
+    """Whether the kernel times an arrival, when the bytes reach the socket, and not the reader, when it has woken up and
+    read them. Over TLS it is always the reader.
     """
     return_port: int = 0
     """Port that streams come back to, on the same host (`return`)."""
