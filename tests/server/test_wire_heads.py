@@ -36,15 +36,13 @@ async def send(call: Caller, octets: bytes, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 10_000])
-@pytest.mark.parametrize("head", AMBIGUOUS.values(), ids=AMBIGUOUS)
-async def test_an_ambiguous_head_is_refused_and_nothing_behind_it_is_served(
-    server: Running, head: bytes, size: int
-) -> None:
-    async with calling(server.url) as call:
-        await send(call, head + HEALTH, size)
-        said = await call.closed()
-        assert said.startswith(b"HTTP/1.1 400") or (b"trailers" in head and b"HTTP/1.1 4" in said)
-        assert said.count(b"HTTP/1.1 ") == 1
+async def test_an_ambiguous_head_is_refused_and_nothing_behind_it_is_served(server: Running, size: int) -> None:
+    for name, head in AMBIGUOUS.items():
+        async with calling(server.url) as call:
+            await send(call, head + HEALTH, size)
+            said = await call.closed()
+            assert said.startswith(b"HTTP/1.1 400") or ("trailers" in name and b"HTTP/1.1 4" in said), name
+            assert said.count(b"HTTP/1.1 ") == 1, name
 
 
 @pytest.mark.parametrize("size", [1, 10_000])
