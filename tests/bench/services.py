@@ -31,6 +31,8 @@ class Server:
     url_h2: str
     log: Path | None = None
     """What it has logged, where that is kept."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """What a request for a stream needs besides."""
 
 
 @asynccontextmanager
