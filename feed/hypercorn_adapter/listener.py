@@ -11,6 +11,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Any, cast
 
 import structlog
@@ -24,10 +25,11 @@ log = structlog.get_logger(__name__)
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-_LOOK = 64
-"""Connections taken off the queue in one turn of the event loop."""
-_EACH = {False: 32, True: 8}
-"""Of those, so many let in: some milliseconds. Over TLS (True) a handshake follows."""
+_TURN = 0.0005
+"""Seconds of one turn of the event loop in which connections are taken off the queue. An event takes about five turns from
+the log to its subscribers, and a flood of connections is in each of them."""
+_EACH = {False: 8, True: 2}
+"""Of those, so many let in: about a millisecond. Over TLS (True) a handshake follows."""
 _LOOK_AGAIN = 0.01
 """Seconds between two looks whether all connections have ended."""
 _PAUSE = 1.0
@@ -73,7 +75,8 @@ class Listener:
     def _accept(self) -> None:
         """Accept the connections that wait in the queue: all of them, unless they are a herd."""
         left = _EACH[bool(self._tls)]
-        for _ in range(_LOOK):
+        end = monotonic() + _TURN
+        while True:
             try:
                 sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -86,6 +89,8 @@ class Listener:
             if bucket is None:
                 reset_on_close(sock)
                 sock.close()
+                if monotonic() > end:
+                    return
                 continue
             connection = TcpConnection(self._parts, address[:2], bucket, self._connections)
             task = self._loop.create_task(self._begin(sock, connection, bucket), name="connection")

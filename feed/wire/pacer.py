@@ -8,8 +8,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-PER_TURN = 32
-"""How many of a herd are admitted in one turn of the event loop, which then takes some milliseconds."""
+PER_TURN = 8
+"""How many of a herd are admitted in one turn of the event loop, which then takes a few milliseconds."""
 REQUESTS_PER_WRITE = 16
 """How many requests of one connection begin together, so that their answers leave as one write."""
 

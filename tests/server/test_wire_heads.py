@@ -52,16 +52,14 @@ async def send(call: Caller, octets: bytes, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 10_000])
-@pytest.mark.parametrize("head", AMBIGUOUS.values(), ids=AMBIGUOUS)
-async def test_an_ambiguous_head_is_refused_and_nothing_behind_it_is_served(
-    server: Running, head: bytes, size: int
-) -> None:
-    async with calling(server.url) as call:
-        await send(call, head + HEALTH, size)
-        said = await call.closed()
-        # A body that turns out bad may have been answered by then, since its media type is missing.
-        assert re.match(rb"HTTP/1\.1 (400 Bad Request|4|50[15])", said)
-        assert said.count(b"HTTP/1.1 ") == 1
+async def test_an_ambiguous_head_is_refused_and_nothing_behind_it_is_served(server: Running, size: int) -> None:
+    for name, head in AMBIGUOUS.items():
+        async with calling(server.url) as call:
+            await send(call, head + HEALTH, size)
+            said = await call.closed()
+            # A body that turns out bad may have been answered by then, since its media type is missing.
+            assert re.match(rb"HTTP/1\.1 (400 Bad Request|4|50[15])", said), name
+            assert said.count(b"HTTP/1.1 ") == 1, name
 
 
 @pytest.mark.parametrize("size", [1, 10_000])
