@@ -58,7 +58,7 @@ $(BIN)/python:
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null && $(PYTHON) -m venv $(VENV); \
 	  else echo "Python's venv module is missing. Run: sudo apt-get install python3-venv" >&2; exit 1; fi; }
 
-$(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt feed/wire/native/_batch.c
 	@echo "Installing feed into $(VENV) ..."
 	@$(PIP) --editable '.[embedded]'
 	@touch $@

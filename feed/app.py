@@ -55,6 +55,7 @@ from feed.observability.sampler import Reconnecting, Sampled, Sampler
 from feed.observability.traces import Traces, traces_of
 from feed.service import Service
 from feed.settings.settings import Settings, load_settings
+from feed.wire.native.fanout_writer import choose_writer
 
 log = structlog.get_logger(__name__)
 
@@ -186,7 +187,9 @@ def build(
     """Every part of the service, from the parts that it needs."""
     dsn = settings.database.url or ""
     canary = None if settings.canary.interval is None else Canary(metrics.canary_seconds.observe)
-    hub = Hub(settings.hub, canary, traces)
+    writer = choose_writer(settings.wire.fanout_writer)
+    metrics.set_fanout_writer(writer.way, writer.reason)
+    hub = Hub(settings.hub, canary, traces, writer.writer)
     sources = StreamSources(hub, history, ReplayBlocks(settings.replay.joined_bytes), settings.database.connect_timeout)
     streams = Streams(hub, settings.streams)
 

@@ -35,10 +35,14 @@ QUICK = {
 """Shorter waits than a service needs; nothing else differs from the defaults."""
 
 
+KEPT = ("FEED_TORTURE", "FEED_FANOUT_WRITER")
+"""What begins so is not taken out of the environment: all tests can run on one way to write, `FEED_FANOUT_WRITER=send`."""
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name == "DATABASE_URL" or (name.startswith("FEED_") and not name.startswith("FEED_TORTURE")):
+        if name == "DATABASE_URL" or (name.startswith("FEED_") and not name.startswith(KEPT)):
             monkeypatch.delenv(name)
 
 

@@ -17,6 +17,7 @@ from feed.cli.exit_codes import Exit
 from feed.cli.messages import clean
 from feed.doctor.address import examine_address
 from feed.doctor.database import embedded_dsn, examine_database
+from feed.doctor.fanout import examine_fanout
 from feed.doctor.finding import Finding, Verdict, fail
 from feed.settings.settings import Settings
 
@@ -40,8 +41,9 @@ def doctor(
     """Check what a feed needs, and say what to do about what it lacks.
 
     Of the database (run it where `feed serve` runs, with its settings): connection, version, rights, schema,
-    triggers, sequencer, retention, notifications, connections, clocks, keys. It changes nothing there. Of a
-    URL: name, port, TLS, HTTP/2, health, clock, and whether a proxy on the way holds frames back.
+    triggers, sequencer, retention, notifications, connections, clocks, keys. It changes nothing there. Of this
+    machine: how events are written to subscribers. Of a URL: name, port, TLS, HTTP/2, health, clock, and whether
+    a proxy on the way holds frames back.
 
     \b
     Examples:
@@ -76,6 +78,7 @@ async def _examine(settings: Settings, url: str | None, key: str | None) -> list
             findings.append(fail("database", found, "Set DATABASE_URL, or start feed serve, or give a URL to check."))
     if dsn is not None:
         findings += await _all(examine_database(settings, dsn))
+        findings.append(examine_fanout(settings))
     if url is not None:
         findings += await _all(examine_address(url, key))
     return findings

@@ -1,21 +1,73 @@
 """Groups: subscribers with equal filters are matched once and handed the same bytes. An index finds those that may match."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from feed.fanout.encoded_event import EncodedEvent
 from feed.fanout.subscriber import Subscriber, Totals
 from feed.model.filter import Filter, Terms
+from feed.wire.chunk import Chunk
+
+if TYPE_CHECKING:
+    from feed.wire.native._batch import Member, Writer
 
 
 class Group:
-    """The live subscribers of one filter."""
+    """The live subscribers of one filter.
 
-    __slots__ = ("filter", "members", "totals")
+    Those that the native writer can write to are written to in one call, all others one by one.
+    """
 
-    def __init__(self, wanted: Filter) -> None:
+    __slots__ = ("_by_hand", "_native", "_writer", "filter", "totals")
+
+    def __init__(self, wanted: Filter, writer: "Writer | None" = None) -> None:
         self.filter = wanted
         self.totals = Totals()  # what the group was sent since it was made; see Subscriber.enter_group
-        self.members: set[Subscriber] = set()
+        self._writer = writer
+        self._by_hand: set[Subscriber] = set()
+        self._native: dict[Member, Subscriber] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_hand) + len(self._native)
+
+    def __bool__(self) -> bool:
+        return bool(self._by_hand or self._native)
+
+    @property
+    def members(self) -> list[Subscriber]:
+        """The subscribers as they are now."""
+        return [*self._by_hand, *self._native.values()]
+
+    def add(self, member: Subscriber) -> None:
+        """Add a subscriber."""
+        native = None if self._writer is None else member.native
+        if native is None:
+            self._by_hand.add(member)
+        else:
+            self._native[native] = member
+
+    def discard(self, member: Subscriber) -> None:
+        """Remove a subscriber; one that is not here is ignored."""
+        native = None if self._writer is None else member.native
+        if native is None:
+            self._by_hand.discard(member)
+        else:
+            self._native.pop(native, None)
+
+    def offer(self, chunk: Chunk, upto: int, now: float) -> list[Subscriber]:
+        """Write a chunk that ends at position `upto` to every member; return those that did not take it.
+
+        For all others the caller notes in `totals` how far they were told.
+        """
+        refused = [member for member in self._by_hand if not member.offer(chunk, upto, now)]
+        if self._writer is None or not self._native:
+            return refused
+        # What the kernel did not take goes through the transport; the rest of what it took in part goes first.
+        for member, sent in self._writer.write(self._native, chunk.chunked, chunk.body):
+            taken = member.offer_rest(chunk, sent) if sent else member.live and member.offer(chunk, upto, now)
+            if not taken:
+                refused.append(member)
+        return refused
 
     def select(self, batch: Iterable[EncodedEvent]) -> tuple[list[bytes], list[int]]:
         """Return the frames of the events that match, in order, and as many positions."""
@@ -26,7 +78,8 @@ class Group:
 class Groups:
     """All groups of a hub, by filter and by the values that an event must have for the filter to match."""
 
-    def __init__(self) -> None:
+    def __init__(self, writer: "Writer | None" = None) -> None:
+        self._writer = writer
         self._by_filter: dict[Filter, Group] = {}
         self._by_value: dict[str, dict[str, set[Group]]] = {}
         self._unindexed: set[Group] = set()
@@ -41,10 +94,10 @@ class Groups:
         """Put a subscriber into the group of its filter, which is made where there is none. Returns the group."""
         group = self._by_filter.get(wanted)
         if group is None:
-            group = self._by_filter[wanted] = Group(wanted)
+            group = self._by_filter[wanted] = Group(wanted, self._writer)
             for bucket in self._buckets(group):
                 bucket.add(group)
-        group.members.add(member)
+        group.add(member)
         member.enter_group(group.totals)
         return group
 
@@ -53,9 +106,9 @@ class Groups:
         group = self._by_filter.get(wanted)
         if group is None:
             return
-        group.members.discard(member)
+        group.discard(member)
         member.leave_group()
-        if not group.members:
+        if not group:
             del self._by_filter[wanted]
             for bucket in self._buckets(group):
                 bucket.discard(group)

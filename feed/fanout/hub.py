@@ -7,6 +7,7 @@ import secrets
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -22,6 +23,9 @@ from feed.observability.traces import NO_TRACES, Traces
 from feed.settings.fanout import HubSettings
 from feed.wire.chunk import PIECE, Chunk
 from feed.wire.pacer import Pacer
+
+if TYPE_CHECKING:
+    from feed.wire.native._batch import Writer
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +47,11 @@ class Counters:
 class Hub:
     """The hub of a process. It awaits no subscriber: each call is done within one turn of the event loop."""
 
-    def __init__(self, settings: HubSettings, canary: Canary | None = None, traces: Traces = NO_TRACES) -> None:
+    def __init__(
+        self, settings: HubSettings, canary: Canary | None = None, traces: Traces = NO_TRACES,
+        writer: "Writer | None" = None,
+    ) -> None:  # fmt: skip
+        """Make the hub. `writer` writes to all members of a group at once; None leaves that to each one's transport."""
         self._settings = settings
         self.heartbeat = settings.heartbeat  # seconds of silence after which a stream gets one
         self.traces = traces
@@ -51,7 +59,7 @@ class Hub:
         self.process = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self.ring = Ring(settings.ring_events, settings.ring_bytes)
-        self.groups = Groups()
+        self.groups = Groups(writer)
         self.counters = Counters()
         self.ready = False  # whether a source has met the head of the log
         self.epoch = 0
@@ -77,7 +85,7 @@ class Hub:
         self.behind = 0
         self.ring.clear()
         for group in list(self.groups):
-            for member in list(group.members):
+            for member in group.members:
                 self.leave(group.filter, member)
         self._wake_waiting()
 
@@ -110,14 +118,12 @@ class Hub:
             if len(chunks) == 1:
                 chunk, upto = chunks[0]
                 size = chunk.size
-                if size <= PIECE:
-                    refused = [member for member in group.members if not member.offer(chunk, upto, now)]
-                else:  # it is pulled, piece by piece
-                    refused = list(group.members)
+                # What is larger is pulled, piece by piece.
+                refused = group.offer(chunk, upto, now) if size <= PIECE else group.members
             else:
                 refused = [member for member in group.members if not _offer(member, chunks, now)]
                 size = sum(chunk.size for chunk, _ in chunks)
-            given = len(group.members) - len(refused)
+            given = len(group) - len(refused)
             self.counters.deliveries += len(frames) * given
             self.counters.bytes += size * given
             for member in refused:
@@ -125,7 +131,9 @@ class Hub:
                 if len(chunks) > 1:
                     self._count_what_was_taken(member, chunks, reached)
                 self.leave(group.filter, member)
-            group.totals.add(len(frames), size)  # after those who refused have left: it does not count for them
+            # After those who refused have left: this does not count for them.
+            group.totals.add(len(frames), size)
+            group.totals.reach(self.head, now)
         self._wake_waiting()
         if self._canary is not None:
             self._time_canaries(batch)
@@ -140,8 +148,8 @@ class Hub:
 
     def _fail(self, group: Group, error: Exception) -> None:
         """End the streams of a group whose filter could not be asked about a batch."""
-        log.error("a filter failed", filter=group.filter, subscribers=len(group.members), exc_info=error)
-        for member in list(group.members):
+        log.error("a filter failed", filter=group.filter, subscribers=len(group), exc_info=error)
+        for member in group.members:
             member.failed = True
             self.leave(group.filter, member)
 
@@ -179,7 +187,9 @@ class Hub:
         chunk = Chunk(heartbeat(self.epoch, self.head))
         silent = now - self.heartbeat
         for group in list(self.groups):
-            for member in list(group.members):
+            if group.totals.told_at > silent:
+                continue
+            for member in group.members:
                 if member.told_at > silent:
                     continue
                 if member.offer(chunk, self.head, now):

@@ -37,7 +37,7 @@ class Stream:
         self._hub = hub
         self._request = request
         self._wake = asyncio.Event()
-        self._member = Subscriber(self._wake, wire.write)
+        self._member = Subscriber(self._wake, wire)
         self._member.position = hub.head
         self._replay = Replay(sources, request, self._member)
         self._reason: Goodbye | None = None

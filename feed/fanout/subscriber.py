@@ -1,28 +1,39 @@
 """A subscriber: one stream as the hub sees it, with its position and what it was handed."""
 
 import asyncio
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
 from feed.wire.chunk import Chunk
+from feed.wire.wire import Wire
+
+if TYPE_CHECKING:
+    from feed.wire.native._batch import Member
 
 log = structlog.get_logger(__name__)
 
 
 class Totals:
-    """What was handed over in all: events, and bytes of all frames."""
+    """What was handed over in all: events, and bytes of all frames; and how far that reached."""
 
-    __slots__ = ("bytes", "events")
+    __slots__ = ("bytes", "events", "position", "told_at")
 
     def __init__(self) -> None:
         self.events = 0
         self.bytes = 0
+        self.position = 0  # everything up to here was handed over
+        self.told_at = 0.0  # loop time of the last chunk
 
     def add(self, events: int, size: int) -> None:
         """Add to the totals; negative numbers are taken off."""
         self.events += events
         self.bytes += size
+
+    def reach(self, position: int, now: float) -> None:
+        """Note that everything up to `position` was handed over by the loop time `now`."""
+        self.position = position
+        self.told_at = now
 
 
 class Subscriber:
@@ -32,20 +43,43 @@ class Subscriber:
     it missed.
 
     Each group counts what it sends once, for all members. A subscriber subtracts the group's totals from its own when it
-    joins, and adds them when it leaves.
+    joins, and adds them when it leaves. In the same way its position is its group's while it is live.
     """
 
-    __slots__ = ("_of_group", "_own", "_write", "failed", "live", "position", "told_at", "wake")
+    __slots__ = ("_of_group", "_own", "_wire", "failed", "live", "wake")
 
-    def __init__(self, wake: asyncio.Event, write: Callable[[Chunk], bool]) -> None:
-        self._write = write  # of its wire
+    def __init__(self, wake: asyncio.Event, wire: Wire) -> None:
+        self._wire = wire
         self._own = Totals()
         self._of_group: Totals | None = None
-        self.position = 0  # everything up to here was handed over
         self.live = False
         self.failed = False  # feed itself failed while it was handed an event: its stream must end
-        self.told_at = 0.0  # loop time of the last chunk that it took
         self.wake = wake
+
+    @property
+    def position(self) -> int:
+        """The position up to which everything was handed over."""
+        own = self._own.position
+        return own if self._of_group is None else max(own, self._of_group.position)
+
+    @position.setter
+    def position(self, position: int) -> None:
+        self._own.position = position
+
+    @property
+    def told_at(self) -> float:
+        """Loop time of the last chunk that it took."""
+        own = self._own.told_at
+        return own if self._of_group is None else max(own, self._of_group.told_at)
+
+    @told_at.setter
+    def told_at(self, now: float) -> None:
+        self._own.told_at = now
+
+    @property
+    def native(self) -> "Member | None":
+        """What the native writer writes to in the place of `offer`; None where it cannot."""
+        return self._wire.member()
 
     @property
     def events(self) -> int:
@@ -66,6 +100,7 @@ class Subscriber:
         """Stop counting along with its group; what it was handed so far stays counted."""
         if self._of_group is not None:
             self._own.add(self._of_group.events, self._of_group.bytes)
+            self._own.reach(self.position, self.told_at)
             self._of_group = None
 
     def count(self, events: int, size: int) -> None:
@@ -78,12 +113,25 @@ class Subscriber:
         The caller then drops the subscriber. Whatever the wire raises is logged, and `failed` says so.
         """
         try:
-            if not self._write(chunk):
+            if not self._wire.write(chunk):
                 return False
         except Exception:
-            log.exception("a subscriber failed", position=self.position)
-            self.failed = True
+            self._fail()
             return False
-        self.position = upto
-        self.told_at = now
+        own = self._own  # written out: every event and subscriber that no native writer serves come by here
+        own.position = upto
+        own.told_at = now
         return True
+
+    def offer_rest(self, chunk: Chunk, sent: int) -> bool:
+        """Write what is left of a chunk of which the native writer has written `sent` bytes; returns False after a fault."""
+        try:
+            self._wire.write_rest(chunk, sent)
+        except Exception:
+            self._fail()
+            return False
+        return True
+
+    def _fail(self) -> None:
+        log.exception("a subscriber failed", position=self.position)
+        self.failed = True

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from types import ModuleType
 
 from hypercorn.config import Config, Sockets
 
@@ -32,6 +33,8 @@ class WireConfig(Config):
     """Whether connections from an address begin with a PROXY header."""
     crowds: Callable[[str], bool]
     """Whether many clients come from an address: a proxy's connection carries what all of them do."""
+    native: ModuleType | None = None
+    """The extension that writes past the transports (feed/wire/native); None where only they write."""
     begin: Pacer
     ends: Pacer
     frames: Pacer

@@ -187,8 +187,7 @@ class Exchange:
         protocol.exchange_over(self)
         self._let_go()
         self.closed = True
-        self.wire.closed = True
-        self.wire.carry = None
+        self.wire.close()
         self.protocol = self.task = None
 
     def _let_go(self) -> None:

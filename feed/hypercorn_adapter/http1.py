@@ -35,6 +35,9 @@ _SLICE = 64 * 1024
 _BODY_HELD = 64 * 1024
 """Bytes of a request's body that wait for the application before the socket is no longer read."""
 
+if TYPE_CHECKING:
+    from feed.wire.native._batch import Member
+
 
 class Http1:
     """The server's end of HTTP/1.1 on one connection."""
@@ -388,22 +391,24 @@ class Http1Wire(ServerWire):
         """Hand a chunk to the transport now; return False where it holds too much already."""
         if self.closed or self._get_size() > self._limit or self._is_closing():
             return False
-        self._put_chunk(chunk)
+        self._put(self._framed(chunk))
         return True
 
     async def send(self, chunk: Chunk) -> None:
         """Hand a chunk over when the transport has room for it; raises Disconnected."""
         if self._get_size() > self._limit or self.server.turn.locked() or self.closed or self._is_closing():
             await self._writable()
-        self._put_chunk(chunk)
+        self._put(self._framed(chunk))
 
-    def _put_chunk(self, chunk: Chunk) -> None:
+    def _framed(self, chunk: Chunk) -> bytes:
         body = chunk.chunked if self.chunked else chunk.body
         if self._head:
             head, self._head = self._head, b""
-            self._put(head + body)
-        else:
-            self._put(body)
+            return head + body
+        return body
+
+    def _new_member(self) -> "Member | None":
+        return self.server.config.native.Member(self.server.door.socket, 0) if self.chunked else None
 
     def reset(self) -> None:
         """Reset the connection: it carries no response but this one."""

@@ -37,6 +37,7 @@ from feed.hypercorn_adapter.http1_head import dates
 from feed.hypercorn_adapter.http2_cork import Cork
 from feed.hypercorn_adapter.http2_frames import limited_connection
 from feed.hypercorn_adapter.http2_head import send_head
+from feed.hypercorn_adapter.http2_native import count_connection_natively
 from feed.hypercorn_adapter.http2_uploads import Uploads
 from feed.hypercorn_adapter.http2_windows import Windows
 from feed.hypercorn_adapter.http2_wire import Http2Wire
@@ -69,7 +70,9 @@ class Http2:
         clients = config.h2_max_concurrent_streams if config.crowds(server.client[0]) else 1
         self.connection = limited_connection(config, clients)
         self.streams: dict[int, Exchange] = {}
-        self.cork = Cork(server.transport)
+        self.cork = Cork(server.door, server.transport)
+        if server.door.socket is not None:
+            count_connection_natively(self.connection, server.door.socket)
         self.windows = Windows()
         self._received = b""  # what has come and is not read as frames yet
         self._reading: asyncio.Task[None] | None = None  # there is one while something is left to read

@@ -1,7 +1,8 @@
 """What is written to an HTTP/2 connection in one turn of the event loop, kept so that it leaves as one write."""
 
 import asyncio
-from typing import Any
+
+from feed.hypercorn_adapter.door import Door
 
 _WRITE = 16 * 1024
 """Bytes that are worth a write of their own."""
@@ -10,13 +11,14 @@ _WRITE = 16 * 1024
 class Cork:
     """Keeps frames until the end of the turn of the event loop, or until they are `_WRITE` bytes."""
 
-    __slots__ = ("_closed", "_loop", "_size", "_transport", "frames")
+    __slots__ = ("_closed", "_door", "_loop", "_size", "_transport", "frames")
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, door: Door, transport: asyncio.Transport) -> None:
         self.frames: list[bytes] = []
         """What the transport does not have yet: nothing may overtake it."""
         self._size = 0
         self._closed = False
+        self._door = door
         self._transport = transport
         self._loop = asyncio.get_running_loop()
 
@@ -26,6 +28,7 @@ class Cork:
             return
         if not self.frames:
             self._loop.call_soon(self.release)
+            self._door.hold(True)
         self.frames.append(frame)
         self._size += len(frame)
         if self._size > _WRITE:
@@ -35,8 +38,9 @@ class Cork:
         """Write what was kept; whoever writes past the cork does this first."""
         if self.frames:
             kept, self.frames, self._size = self.frames, [], 0
+            self._door.hold(False)
             if not self._transport.is_closing():
-                self._transport.write(b"".join(kept))
+                self._door.write(b"".join(kept))
 
     def close(self) -> None:
         """Write what was kept, and keep nothing more."""

@@ -10,11 +10,13 @@ from h2.stream import H2Stream
 
 from feed.hypercorn_adapter.connection import drop
 from feed.hypercorn_adapter.http2_frames import EARNED, EARNED_BY, Limited
+from feed.hypercorn_adapter.http2_native import count_stream_natively
 from feed.hypercorn_adapter.server_wire import ServerWire
 from feed.wire.chunk import Chunk
 
 if TYPE_CHECKING:
     from feed.hypercorn_adapter.http2 import Http2
+    from feed.wire.native._batch import Member
 
 _SMALL = 4 * 1024
 """Bytes of a body that wait for others to leave with them."""
@@ -29,7 +31,7 @@ class Http2Wire(ServerWire):
 
     def __init__(self, protocol: "Http2", stream_id: int) -> None:
         super().__init__(protocol.server)
-        self._put_all = self.server.transport.writelines
+        self._put_all = self.server.door.writelines
         self._protocol = protocol
         self._connection: Limited = protocol.connection
         self._stream: H2Stream = protocol.connection.streams[stream_id]
@@ -54,9 +56,9 @@ class Http2Wire(ServerWire):
         if size > connection.max_outbound_frame_size:
             self._put_frames(chunk)
         elif self._protocol.cork.frames or len(self._protocol.streams) > 1:  # nothing may overtake what is kept
-            self._protocol.cork.put(chunk.head + self._id + chunk.body)
+            self._protocol.cork.put(self._framed(chunk))
         else:
-            self._put(chunk.head + self._id + chunk.body)
+            self._put(self._framed(chunk))
         return True
 
     async def send(self, chunk: Chunk) -> None:
@@ -73,7 +75,7 @@ class Http2Wire(ServerWire):
             self._connection.outbound_flow_control_window -= size
             self._connection.credit += EARNED
             if size == chunk.size <= _SMALL:
-                self._protocol.cork.put(chunk.head + self._id + chunk.body)
+                self._protocol.cork.put(self._framed(chunk))
             else:
                 self._put_frames(chunk if size == chunk.size else Chunk(chunk.body[sent : sent + size]))
             sent += size
@@ -86,6 +88,14 @@ class Http2Wire(ServerWire):
         except TimeoutError:
             self.gave_up = True
             self.reset()
+
+    def _framed(self, chunk: Chunk) -> bytes:
+        return chunk.head + self._id + chunk.body
+
+    def _new_member(self) -> "Member | None":
+        member: Member = self.server.config.native.Member(self.server.door.socket, self._stream_id)
+        count_stream_natively(self._stream, member)
+        return member
 
     def _put_frames(self, chunk: Chunk) -> None:
         """Write it as DATA frames no larger than the client takes."""

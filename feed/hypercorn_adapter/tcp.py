@@ -21,6 +21,7 @@ import random
 from typing import Any
 
 from feed.hypercorn_adapter.connection import drop
+from feed.hypercorn_adapter.door import Door
 from feed.hypercorn_adapter.http1 import Http1
 from feed.hypercorn_adapter.http2 import Http2
 from feed.hypercorn_adapter.proxy_protocol import Malformed, missing, parse
@@ -42,7 +43,8 @@ class TcpConnection(asyncio.Protocol):
 
     __slots__ = (
         "__weakref__", "_bucket", "_connections", "_drains", "_first", "_full", "_lingers_for", "_proxied", "_rations",
-        "_timer", "address", "client", "config", "loop", "parts", "protocol", "scheme", "stalled", "transport", "turn",
+        "_timer", "address", "client", "config", "door", "loop", "parts", "protocol", "scheme", "stalled", "transport",
+        "turn",
     )  # fmt: skip
 
     lingers = True
@@ -60,6 +62,8 @@ class TcpConnection(asyncio.Protocol):
         """The address and port that the client connected to."""
         self.scheme = "http"
         self.transport: Any = None
+        self.door: Any = None
+        """Through which everything is written (door.py)."""
         self.turn = asyncio.Lock()
         """Held by the stream that waits for the transport to empty."""
         self.stalled = False
@@ -100,6 +104,7 @@ class TcpConnection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """Begin to serve; over TLS this comes after the handshake."""
         self.transport = transport
+        self.door = Door(transport, self.config.native)
         sock = transport.get_extra_info("socket")
         try:
             transport.set_write_buffer_limits(high=self.config.write_buffer)
@@ -147,6 +152,7 @@ class TcpConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget the connection, and let its protocol end what is under way: a few of a herd at a time."""
+        self.door.close()
         self.not_idle()
         self._connections.discard(self)
         self.config.connections.forget(self)
@@ -229,7 +235,7 @@ class TcpConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport."""
         if not self.transport.is_closing():
-            self.transport.write(data)
+            self.door.write(data)
 
     async def drained(self) -> None:
         """Wait until the transport holds no more than it may. A client that takes nothing for `send_timeout` is dropped.

@@ -65,6 +65,11 @@ class Metrics:
             return Histogram(name, says, buckets=BUCKETS, registry=registry)
 
         worst("feed_info", "Always 1; the version of the service.", "version").labels(version).set(1)
+        self._fanout_writer = worst(
+            "feed_fanout_writer",
+            "Always 1; how events are written to subscribers (io_uring, send or python), and why in this way.",
+            "way", "reason",
+        )  # fmt: skip
         self.streams = total("feed_streams", "Open streams.", "protocol")
         self.opened = counter("feed_streams_opened", "Streams that were opened.", "protocol")
         self.ended = counter("feed_streams_ended", "Streams that ended.", "reason")
@@ -172,6 +177,10 @@ class Metrics:
         """Subscribers by how far behind they are at most."""
         for bound, count in counts.items():
             self.behind.labels(bound).set(count)
+
+    def set_fanout_writer(self, way: str, reason: str) -> None:
+        """Show how events are written to subscribers, and why."""
+        self._fanout_writer.labels(way, reason).set(1)
 
     def render(self) -> tuple[bytes, str]:
         """All of it, of all processes that share, in Prometheus's text format; and its content type. May take 10 ms."""

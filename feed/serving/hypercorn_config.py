@@ -16,6 +16,7 @@ from feed.hypercorn_adapter.peers import Peers
 from feed.hypercorn_adapter.refusals import Refusals
 from feed.limits.rates import Rates
 from feed.settings.settings import Settings
+from feed.wire.native.fanout_writer import choose_writer
 from feed.wire.pacer import Pacer
 
 _REMEMBERED = 10_000
@@ -28,6 +29,7 @@ def hypercorn_config(settings: Settings, sock: socket.socket, connections: Conne
     """Hypercorn as the feed needs it: HTTP/1.1 and HTTP/2 on one socket, no time-out that would end a stream."""
     config = WireConfig()
     config.write_buffer = settings.wire.write_buffer
+    config.native = choose_writer(settings.wire.fanout_writer).extension
     config.send_timeout = settings.streams.send_timeout
     config.close_timeout = settings.wire.close_timeout
     config.h2_resets = settings.wire.h2_resets

@@ -1,7 +1,7 @@
 """Where the service listens, what a connection may do, and what a request may be."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,9 @@ class WireSettings(Group):
     """Whether streams are written straight to the socket. Turned off, they go through sse-starlette and plain Hypercorn."""
     write_buffer: Bytes = 32 * 1024
     """Unsent bytes of a connection in this process, above which live events are no longer pushed to it."""
+    fanout_writer: Literal["auto", "io_uring", "send", "python"] = "auto"
+    """How an event is written to all subscribers with the same filter: by one call into C that uses `io_uring` or a loop of
+    `send`, or by `python`, one connection after the other. `auto` takes the first that works. TLS always takes `python`."""
     close_timeout: Seconds = 2.0
     """Seconds that a connection has to take what is left when the service closes it."""
     header_bytes: Bytes = 16 * 1024

@@ -1,9 +1,12 @@
 """The wire: what a stream sees of the connection under it. Frames are pushed while it takes them, and pulled when not."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from feed.wire.chunk import Chunk
+
+if TYPE_CHECKING:
+    from feed.wire.native._batch import Member
 
 
 class Disconnected(Exception):
@@ -31,6 +34,14 @@ class Wire(ABC):
 
         Raises Disconnected.
         """
+
+    def member(self) -> "Member | None":
+        """Return what the native writer writes to in the place of `write`, or None where it cannot."""
+        return None
+
+    def write_rest(self, chunk: Chunk, sent: int) -> None:
+        """Push what is left of a chunk of which the native writer has written `sent` bytes, framing included."""
+        raise NotImplementedError
 
     @property
     @abstractmethod

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -56,13 +57,14 @@ async def test_a_healthy_service_fails_nothing(server: Running, dsn: str) -> Non
     assert (code, bad(found), err) == (0, [], "")
     assert found.keys() >= {
         "database", "encoding", "rights", "schema", "triggers", "sequencer", "transactions", "retention",
-        "notifications", "connections", "clock", "keys", "processes",
+        "notifications", "connections", "clock", "keys", "processes", "fan-out",
     }  # fmt: skip
     assert found.keys() >= {
         "name", "connection", "feed", "ready", "version", "server clock", "stream", "client address",
         "frames, HTTP/1.1", "frames, HTTP/2",
     }  # fmt: skip
     assert "led from" in found["sequencer"][0]["found"]
+    assert re.match("(io_uring|send|python): ", found["fan-out"][0]["found"])
     assert found["frames, HTTP/2"][0]["verdict"] == "ok"
     assert "HTTP/2)" in found["frames, HTTP/2"][0]["found"]
     assert "127.0.0.1" in found["client address"][0]["found"]

@@ -64,7 +64,11 @@ class ServiceProcess:
 
     async def start(self) -> None:
         """Start it and wait until it says where it listens."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("FEED_", "DATABASE_URL"))}
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if name == "FEED_FANOUT_WRITER" or not name.startswith(("FEED_", "DATABASE_URL"))
+        }
         self._starts += 1
         out_path = self._out.with_suffix(f".{self._starts}")
         with self.log.open("ab") as log, out_path.open("wb") as out:

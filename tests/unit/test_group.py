@@ -12,10 +12,11 @@ from feed.fanout.subscriber import Subscriber
 from feed.model.event import Kind
 from feed.model.filter import EVERYTHING, Filter
 from tests.unit.events import EPOCH, encoded, event
+from tests.unit.wires import FakeWire
 
 
 def subscriber() -> Subscriber:
-    return Subscriber(asyncio.Event(), lambda _: True)
+    return Subscriber(asyncio.Event(), FakeWire())
 
 
 def test_equal_filters_share_a_group() -> None:

@@ -5,7 +5,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from feed.observability.metrics import LogGauges, Metrics
 
 NAMES = {
-    "feed_info": "gauge", "feed_streams": "gauge", "feed_streams_opened": "counter", "feed_streams_ended": "counter",
+    "feed_info": "gauge", "feed_fanout_writer": "gauge",
+    "feed_streams": "gauge", "feed_streams_opened": "counter", "feed_streams_ended": "counter",
     "feed_deliveries": "counter", "feed_delivered_bytes": "counter", "feed_events": "counter", "feed_overruns": "counter",
     "feed_capture_to_log_seconds": "histogram", "feed_log_to_hub_seconds": "histogram",
     "feed_hub_to_socket_seconds": "histogram", "feed_delivery_seconds": "histogram", "feed_canary_seconds": "histogram",

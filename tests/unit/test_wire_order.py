@@ -10,6 +10,7 @@ from h2.events import DataReceived
 
 from feed.hypercorn_adapter.config import WireConfig
 from feed.hypercorn_adapter.connection import Connections
+from feed.hypercorn_adapter.door import Door
 from feed.hypercorn_adapter.http2 import Http2
 from feed.hypercorn_adapter.refusals import Rations
 from feed.wire.chunk import Chunk
@@ -41,6 +42,7 @@ class Server:
 
     def __init__(self, config: WireConfig) -> None:
         self.transport = Transport()
+        self.door = Door(self.transport, None)
         self.config = config
         self.parts = SimpleNamespace(app=never_answered, state={})
         self.client = self.address = ("", 0)

@@ -65,7 +65,7 @@ class Member(Subscriber):
     __slots__ = ("wire",)
 
     def __init__(self, wire: FakeWire) -> None:
-        super().__init__(asyncio.Event(), wire.write)
+        super().__init__(asyncio.Event(), wire)
         self.wire = wire
 
     def take(self) -> bytes:
