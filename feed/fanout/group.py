@@ -7,6 +7,7 @@ from feed.fanout.encoded_event import EncodedEvent
 from feed.fanout.subscriber import Subscriber, Totals
 from feed.model.filter import Filter, Terms
 from feed.wire.chunk import Chunk
+from feed.wire.wire import Wire
 
 if TYPE_CHECKING:
     from feed.wire.native._batch import Member, Writer
@@ -24,7 +25,7 @@ class Group:
         self.filter = wanted
         self.totals = Totals()  # what the group was sent since it was made; see Subscriber.enter_group
         self._writer = writer
-        self._by_hand: set[Subscriber] = set()
+        self._by_hand: dict[Subscriber, Wire] = {}
         self._native: dict[Member, Subscriber] = {}
 
     def __len__(self) -> int:
@@ -40,17 +41,17 @@ class Group:
 
     def add(self, member: Subscriber) -> None:
         """Add a subscriber."""
-        native = None if self._writer is None else member.native
+        native = None if self._writer is None else member.wire.member()
         if native is None:
-            self._by_hand.add(member)
+            self._by_hand[member] = member.wire
         else:
             self._native[native] = member
 
     def discard(self, member: Subscriber) -> None:
         """Remove a subscriber; one that is not here is ignored."""
-        native = None if self._writer is None else member.native
+        native = None if self._writer is None else member.wire.member()
         if native is None:
-            self._by_hand.discard(member)
+            self._by_hand.pop(member, None)
         else:
             self._native.pop(native, None)
 
@@ -59,7 +60,14 @@ class Group:
 
         For all others the caller notes in `totals` how far they were told.
         """
-        refused = [member for member in self._by_hand if not member.offer(chunk, upto, now)]
+        refused = []
+        for member, wire in self._by_hand.items():  # as `Subscriber.offer`, but it touches none that takes the chunk
+            try:
+                if wire.write(chunk):
+                    continue
+            except Exception:
+                member.fail()
+            refused.append(member)
         if self._writer is None or not self._native:
             return refused
         # What the kernel did not take goes through the transport; the rest of what it took in part goes first.

@@ -1,15 +1,11 @@
 """A subscriber: one stream as the hub sees it, with its position and what it was handed."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import structlog
 
 from feed.wire.chunk import Chunk
 from feed.wire.wire import Wire
-
-if TYPE_CHECKING:
-    from feed.wire.native._batch import Member
 
 log = structlog.get_logger(__name__)
 
@@ -46,10 +42,10 @@ class Subscriber:
     joins, and adds them when it leaves. In the same way its position is its group's while it is live.
     """
 
-    __slots__ = ("_of_group", "_own", "_wire", "failed", "live", "wake")
+    __slots__ = ("_of_group", "_own", "failed", "live", "wake", "wire")
 
     def __init__(self, wake: asyncio.Event, wire: Wire) -> None:
-        self._wire = wire
+        self.wire = wire
         self._own = Totals()
         self._of_group: Totals | None = None
         self.live = False
@@ -75,11 +71,6 @@ class Subscriber:
     @told_at.setter
     def told_at(self, now: float) -> None:
         self._own.told_at = now
-
-    @property
-    def native(self) -> "Member | None":
-        """What the native writer writes to in the place of `offer`; None where it cannot."""
-        return self._wire.member()
 
     @property
     def events(self) -> int:
@@ -113,25 +104,24 @@ class Subscriber:
         The caller then drops the subscriber. Whatever the wire raises is logged, and `failed` says so.
         """
         try:
-            if not self._wire.write(chunk):
+            if not self.wire.write(chunk):
                 return False
         except Exception:
-            self._fail()
+            self.fail()
             return False
-        own = self._own  # written out: every event and subscriber that no native writer serves come by here
-        own.position = upto
-        own.told_at = now
+        self._own.reach(upto, now)
         return True
 
     def offer_rest(self, chunk: Chunk, sent: int) -> bool:
         """Write what is left of a chunk of which the native writer has written `sent` bytes; returns False after a fault."""
         try:
-            self._wire.write_rest(chunk, sent)
+            self.wire.write_rest(chunk, sent)
         except Exception:
-            self._fail()
+            self.fail()
             return False
         return True
 
-    def _fail(self) -> None:
+    def fail(self) -> None:
+        """Note that its wire has just raised: its stream must end. Call it while the exception is handled."""
         log.exception("a subscriber failed", position=self.position)
         self.failed = True

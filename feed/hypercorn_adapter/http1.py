@@ -391,7 +391,7 @@ class Http1Wire(ServerWire):
         """Hand a chunk to the transport now; return False where it holds too much already."""
         if self.closed or self._get_size() > self._limit or self._is_closing():
             return False
-        self._put(self._framed(chunk))
+        self._put(chunk.chunked if self._chunked else chunk.body)
         return True
 
     async def send(self, chunk: Chunk) -> None:

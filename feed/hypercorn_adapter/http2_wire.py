@@ -58,7 +58,7 @@ class Http2Wire(ServerWire):
         elif self._protocol.cork.frames or len(self._protocol.streams) > 1:  # nothing may overtake what is kept
             self._protocol.cork.put(self._framed(chunk))
         else:
-            self._put(self._framed(chunk))
+            self._put(chunk.head + self._id + chunk.body)
         return True
 
     async def send(self, chunk: Chunk) -> None:

@@ -23,7 +23,8 @@ class ServerWire(Wire):
         super().__init__()
         transport = server.transport
         self.server = server  # the connection (tcp.py)
-        self._put = server.door.write
+        # Without a native writer nobody asks the door what waits.
+        self._put = transport.write if server.door.socket is None else server.door.write
         self._get_size = transport.get_write_buffer_size
         self._is_closing = transport.is_closing
         self._limit: int = server.config.write_buffer

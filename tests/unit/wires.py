@@ -62,11 +62,11 @@ class BrokenWire(FakeWire):
 class Member(Subscriber):
     """A subscriber and its wire."""
 
-    __slots__ = ("wire",)
+    __slots__ = ()
+    wire: FakeWire
 
     def __init__(self, wire: FakeWire) -> None:
         super().__init__(asyncio.Event(), wire)
-        self.wire = wire
 
     def take(self) -> bytes:
         """Take what its wire holds."""
