@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import asyncpg
 import structlog
 from fastapi import FastAPI
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Receive, Scope, Send
 
 from feed import __version__
@@ -44,6 +45,7 @@ from feed.http.cors import Cors
 from feed.http.gate import Gate
 from feed.http.origin import Origins
 from feed.http.requests import Requests
+from feed.http.stream import StreamEndpoint
 from feed.hypercorn_adapter.connection import Connections, remember_connection
 from feed.hypercorn_adapter.shutdown import drained
 from feed.limits.rates import Rates
@@ -61,6 +63,9 @@ _COLLECT = 50_000, 20, 20
 """Thresholds of the garbage collector: with Python's own, half of the time in which streams open went into looking at those
 that are open (`python -m tests.bench --only accept`)."""
 
+_COMPRESSED, _COMPRESSION = 1024, 4
+"""Bytes from which on an answer is worth compressing, and zlib's level: 9 takes twice the time for 3 % less."""
+
 _ABOUT = """Job postings as server-sent events, the second they are committed.
 
 Try it: `curl -N http://127.0.0.1:8000/v1/jobs/stream` in one terminal, and in another
@@ -75,6 +80,8 @@ class Application(FastAPI):
 
     connections: Connections
     requests: Requests
+    cors: Cors
+    stream: StreamEndpoint
 
     async def drain(self) -> None:
         """End every stream; the connections that are left have `drain_requests` to end by themselves."""
@@ -85,8 +92,14 @@ class Application(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
         if scope["type"] == "http":
-            self.connections.add(remember_connection(scope, send).server)
-            await self.requests(scope, receive, send)
+            connection = remember_connection(scope, send)
+            if connection.wire is None:  # else it is counted already
+                self.connections.add(connection.server)
+            if scope["path"] == stream.PATH and scope["method"] in ("GET", "HEAD"):
+                scope["app"] = self
+                await self.stream(scope, receive, send)
+            else:
+                await self.requests(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -120,7 +133,9 @@ def create_app(settings: Settings, *, drains: bool = False) -> Application:
         title="feed", version=__version__, description=_ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.connections = Connections()
-    app.requests = Requests(Cors(app.serve, settings.requests.cors_origins), instruments)
+    compressed = GZipMiddleware(app.serve, minimum_size=_COMPRESSED, compresslevel=_COMPRESSION)
+    app.cors = Cors(compressed, settings.requests.cors_origins)
+    app.requests = Requests(app.cors, instruments)
     problems.install(app)
     page.install(app)
     docs.install(app)
@@ -247,9 +262,10 @@ async def _begin(service: Service) -> None:
         log.warning("the log is not followed yet", reason=service.tailer.fault)
 
 
-def _mount(app: FastAPI, service: Service) -> None:
+def _mount(app: Application, service: Service) -> None:
     settings, hub, streams, gate = service.settings, service.hub, service.streams, service.gate
-    app.include_router(stream.routes(service.sources, streams, gate, settings))
+    app.stream = StreamEndpoint(service.sources, streams, gate, settings, app.requests, app.cors)
+    app.router.routes.append(app.stream.route)
     app.include_router(jobs.routes(service.store, gate, settings))
     app.include_router(sessions.routes(gate, service.access, Origins(settings.requests.cors_origins), settings))
     app.include_router(health.routes(hub, streams, service.tailer, service.canary, gate, settings))

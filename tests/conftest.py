@@ -1,7 +1,6 @@
-"""Fixtures: one cluster a worker, one migrated template, one cloned database a test, a real server where asked for."""
+"""Fixtures: one cluster a worker, one cloned database a test, a real server where asked for."""
 
 import asyncio
-import itertools
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -12,13 +11,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from feed.database.migrate import migrate
 from feed.service import Service
 from feed.serving.server import serve_until
 from feed.settings.settings import Settings, load_settings
+from tests.clones import Clones
 from tests.cluster import Cluster
-
-_numbers = itertools.count(1)
 
 # A shell ignores Ctrl-C for what it runs in the background, and every process below would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -58,41 +55,17 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def template(cluster: Cluster) -> str:
-    """The name of a migrated database to clone."""
-    name = "feed_template"
-
-    async def make() -> None:
-        admin = await asyncpg.connect(cluster.dsn())
-        await admin.execute(f"CREATE DATABASE {name}")
-        await admin.close()
-        await migrate(load_settings(), cluster.dsn(name))
-
-    asyncio.run(make())
-    return name
-
-
-@asynccontextmanager
-async def cloned(cluster: Cluster, template: str) -> AsyncIterator[str]:
-    """A migrated database of one's own; dropped on leaving."""
-    name = f"test_{next(_numbers)}"
-    admin = await asyncpg.connect(cluster.dsn())
-    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    try:
-        # A clone notices that it is one and begins an epoch; a test that wants to see that makes its own.
-        clone = await asyncpg.connect(cluster.dsn(name), server_settings={"search_path": "feed"})
-        await clone.fetchval("SELECT epoch FROM advance(1)")
-        await clone.close()
-        yield cluster.dsn(name)
-    finally:
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await admin.close()
+def clones(cluster: Cluster) -> Iterator[Clones]:
+    """The databases that this worker's tests are given."""
+    made = Clones(cluster)
+    yield made
+    made.close()
 
 
 @pytest.fixture
-async def dsn(cluster: Cluster, template: str) -> AsyncIterator[str]:
+async def dsn(clones: Clones) -> AsyncIterator[str]:
     """A migrated database of the test's own."""
-    async with cloned(cluster, template) as made:
+    async with clones.one() as made:
         yield made
 
 

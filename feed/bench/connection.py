@@ -5,6 +5,8 @@ import re
 import select
 import socket
 import ssl
+import struct
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,13 +16,17 @@ from feed.bench.spec import Spec
 _PIECE = 64 * 1024
 _PIECES = 64
 """Bytes taken off one socket before the next has its turn."""
+_TIMESTAMPS = 35
+"""SO_TIMESTAMPNS, and the type of what it adds to a message (asm-generic/socket.h); the module socket has no name for it."""
+_TIMESPEC = struct.Struct("@ll")
+_ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size)
 _NUMBER = re.compile(r"\{n(?:([%/*])([1-9]\d*))?\}")
 
 
 class Stream:
     """One subscriber; `cursor` is the position it begins after."""
 
-    __slots__ = ("count", "cursor", "live", "number", "rest", "seen", "twice")
+    __slots__ = ("count", "cursor", "live", "number", "rest", "retry", "seen", "twice")
 
     def __init__(self, number: int, cursor: str = "") -> None:
         self.number = number
@@ -30,6 +36,7 @@ class Stream:
         self.rest = b""  # the beginning of a frame
         self.seen = bytearray()  # by an event's number: whether it came
         self.twice = 0
+        self.retry = 0.0  # seconds that the server asked it to wait before it comes back
 
     def request(self, spec: Spec) -> Request:
         """Return the path and the headers of its request."""
@@ -62,6 +69,10 @@ class Connection:
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.fd = self.sock.fileno()
+        self.arrived = 0.0  # when what was received last reached the socket, on the monotonic clock; 0: not known
+        self._timed = spec.kernel_times and context is None
+        if self._timed:
+            self.sock.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
         self.sock.connect_ex(where)
 
     def greet(self) -> int:
@@ -95,7 +106,7 @@ class Connection:
     def receive(self) -> bytes:
         """Return the bytes that have arrived, up to a bound; raises Ended where the connection is gone."""
         try:
-            piece = self.sock.recv(_PIECE)
+            piece = self._timestamped() if self._timed else self.sock.recv(_PIECE)
             if len(piece) == _PIECE:
                 piece = self._more(piece)
             while self._tls is not None and (more := self._tls.pending()):
@@ -106,6 +117,15 @@ class Connection:
             raise Ended(error.strerror or str(error)) from error
         if not piece:
             raise Ended("the connection was closed")
+        return piece
+
+    def _timestamped(self) -> bytes:
+        """Receive, and note when the kernel did (socket(7), SO_TIMESTAMPNS; on a stream it is that of the last segment)."""
+        piece, ancillary, _, _ = self.sock.recvmsg(_PIECE, _ANCILLARY)
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == _TIMESTAMPS:
+                seconds, nanoseconds = _TIMESPEC.unpack(data[: _TIMESPEC.size])
+                self.arrived = seconds + nanoseconds / 1e9 - (time.time() - time.monotonic())
         return piece
 
     def _more(self, piece: bytes) -> bytes:

@@ -13,9 +13,10 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from resource import RLIMIT_NOFILE, RUSAGE_SELF, getrlimit, getrusage, setrlimit
+from typing import Any
 
 import orjson
 
@@ -52,24 +53,22 @@ class Reader:
         self._take: Callable[[Stream, bytes], None] = self._time if self._timing else self._count
         self._now = 0.0
         self._said: str | None = None  # why a stream ended
+        self._address: Any = None  # family and socket address, once they are known
+        self._context: ssl.SSLContext | None = None
+        if spec.tls:
+            self._context = ssl.create_default_context()
+            self._context.set_alpn_protocols(["h2" if spec.http == "h2" else "http/1.1"])
         self.seen = Seen()
 
     def open(self) -> None:
         """Connect all and return when they are live; raises Ended or OSError where that cannot be."""
-        spec, context = self._spec, None
-        if spec.tls:
-            context = ssl.create_default_context()
-            context.set_alpn_protocols(["h2" if spec.http == "h2" else "http/1.1"])
-        family, _, _, _, where = socket.getaddrinfo(spec.host, spec.port, type=socket.SOCK_STREAM)[0]
+        spec = self._spec
         waiting = [self._streams[at : at + spec.streams] for at in range(0, spec.subscribers, spec.streams)][::-1]
         deadline = time.monotonic() + spec.patience
         asked = 0
         while self.seen.live < spec.subscribers:
             while waiting and asked - self.seen.live < spec.pending:
-                one = Connection(spec, waiting.pop(), context, (family, where))
-                self._pending[one.fd] = one
-                self._poll.register(one.fd, select.EPOLLOUT)
-                asked += len(one.streams)
+                asked += len(self._connect(spec, waiting.pop()).streams)
             if time.monotonic() > deadline:
                 raise Ended(f"after {spec.patience:g} s {self.seen.live:,} of {spec.subscribers:,} streams are live")
             if self._round(0.05):
@@ -96,6 +95,17 @@ class Reader:
         seen.error = self._said
         return seen
 
+    def _connect(self, spec: Spec, streams: Sequence[Stream]) -> Connection:
+        """Begin a connection for some streams."""
+        if self._address is None:
+            family, _, _, _, where = socket.getaddrinfo(spec.host, spec.port, type=socket.SOCK_STREAM)[0]
+            self._address = (family, where)
+        family, where = self._address
+        one = Connection(spec, streams, self._context, (family, (where[0], spec.port, *where[2:])))
+        self._pending[one.fd] = one
+        self._poll.register(one.fd, select.EPOLLOUT)
+        return one
+
     def _round(self, longest: float) -> bool:
         """Read the sockets that have something once; return whether stdin has something too."""
         wanted = False
@@ -113,7 +123,7 @@ class Reader:
             try:
                 piece = connection.receive()
                 if self._timing:
-                    taken.append((connection, piece, time.monotonic()))
+                    taken.append((connection, piece, connection.arrived or time.monotonic()))
                 else:
                     self._read(connection, piece)
             except Ended as ended:
@@ -152,8 +162,12 @@ class Reader:
                 self._became_live(stream, text)
         if framing.out:
             connection.flush()
-        if framing.over:
+        if framing.over and self._is_over(connection):
             raise Ended("the server ended a stream")
+
+    def _is_over(self, _: Connection) -> bool:
+        """Return whether a connection, of which the server has ended a stream, is to be given up."""
+        return True
 
     def _count(self, stream: Stream, text: bytes) -> None:
         found = text.count(self._marker)
@@ -218,7 +232,7 @@ def _answer(text: str) -> None:
     sys.stdout.flush()
 
 
-def main() -> None:
+def main(kind: Callable[[Spec], Reader] = Reader) -> None:
     """Run a process of readers: its specification comes on stdin, what it has seen goes to stdout."""
     spec = Spec.loads(sys.stdin.readline())
     if spec.cores:
@@ -226,7 +240,7 @@ def main() -> None:
     os.nice(spec.nice)
     most = getrlimit(RLIMIT_NOFILE)[1]
     setrlimit(RLIMIT_NOFILE, (most, most))
-    reader = Reader(spec)
+    reader = kind(spec)
     _answer("up")
     while line := sys.stdin.readline():
         word, _, number = line.strip().partition(" ")

@@ -108,8 +108,9 @@ def split(spec: Spec, processes: int) -> Iterable[Spec]:
 @asynccontextmanager
 async def _process(spec: Spec) -> AsyncIterator[Process]:
     # The spec may hold thousands of cursors: more than an argument may be long.
+    program = "feed.bench.returning" if spec.task == "return" else "feed.bench.reader"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "feed.bench.reader", stdin=PIPE, stdout=PIPE, limit=_OUTPUT
+        sys.executable, "-m", program, stdin=PIPE, stdout=PIPE, limit=_OUTPUT
     )
     try:
         _tell(process, spec.dumps())
@@ -125,7 +126,19 @@ def _tell(process: Process, line: str) -> None:
 
 
 def _add(whole: Seen, one: Seen) -> None:
-    for name in ("live", "ended", "deliveries", "missing", "twice", "pieces", "size", "cpu", "behind", "gaps"):
+    for name in (
+        "live",
+        "ended",
+        "deliveries",
+        "missing",
+        "twice",
+        "pieces",
+        "size",
+        "cpu",
+        "behind",
+        "gaps",
+        "refused",
+    ):
         setattr(whole, name, getattr(whole, name) + getattr(one, name))
     whole.at = max(whole.at, one.at)
     whole.error = whole.error or one.error

@@ -6,8 +6,10 @@ from typing import Literal
 import orjson
 
 Http = Literal["http/1.1", "h2"]
-Task = Literal["count", "time", "replay"]
-"""`count` events; `time` each by the stamp in it; or `replay`: read from a cursor until the head is met."""
+Task = Literal["count", "time", "replay", "return"]
+"""`count` events; `time` each by the stamp in it; `replay`: read from a cursor until the head is met; or `return`: come back
+with the last id, after the time that the server asked for, to each stream that the server ends.
+"""
 
 MARKER = '"external_id":"{run}-'
 """What every posting of a run has in it once; behind it stand its number and its stamp, in µs of the monotonic clock."""
@@ -42,6 +44,12 @@ class Spec:
     headers: tuple[tuple[str, str], ...] = ()
     cursors: tuple[str, ...] = ()
     """A cursor for each subscriber."""
+    kernel_times: bool = False
+    """Whether the kernel times an arrival, when the bytes reach the socket, and not the reader, when it has woken up and
+    read them. Over TLS it is always the reader.
+    """
+    return_port: int = 0
+    """Port that streams come back to, on the same host (`return`)."""
     pending: int = 200
     """Connections that may be on their way at the same time."""
     patience: float = 30.0
@@ -93,5 +101,7 @@ class Seen:
     gaps: int = 0
     """Events too few or too many among those (`replay`)."""
     lived: list[float] = field(default_factory=list)
-    """When each stream became live, on the monotonic clock (`replay`)."""
+    """When each stream became live, on the monotonic clock (`replay`), or became so again (`return`)."""
+    refused: int = 0
+    """Attempts to come back that failed, and were made again (`return`)."""
     error: str | None = None

@@ -119,10 +119,13 @@ async def pool(settings: DatabaseSettings, dsn: str) -> AsyncIterator["asyncpg.P
     async def ready(connection: Any) -> None:
         _keep_alive(connection)
 
+    async def as_it_is(_: Any) -> None:
+        """Leave a connection as it is: nothing here changes its session, and to reset it would take a second round trip."""
+
     made = asyncpg.create_pool(
         dsn, min_size=0, max_size=settings.pool_size, timeout=settings.connect_timeout,
         command_timeout=settings.query_timeout, max_inactive_connection_lifetime=60.0,
-        server_settings=_server_settings(settings, "pool"), init=ready,
+        server_settings=_server_settings(settings, "pool"), init=ready, reset=as_it_is,
     )  # fmt: skip
     await made
     try:

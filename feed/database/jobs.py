@@ -45,13 +45,15 @@ given AS (
 # A write is two statements: what is not there yet, then what is there and differs. The second sees what others committed
 # while the first waited for them; what the write leaves unsaid (posted_at, closed_at) stays as it is in the newest version
 # of the row. An equal row is left alone and makes no event.
-_INSERT = f"""
-WITH {_GIVEN}
+_INSERT_GIVEN = f"""
 INSERT INTO job ({", ".join(_WRITTEN)})
 SELECT {", ".join("coalesce(g.posted_at, clock_timestamp())" if name == "posted_at" else f"g.{name}" for name in _WRITTEN)}
   FROM given g ORDER BY g.ordinality
-ON CONFLICT (source, external_id) DO NOTHING RETURNING id
+ON CONFLICT (source, external_id) DO NOTHING RETURNING
 """
+_INSERT = f"WITH {_GIVEN} {_INSERT_GIVEN} id"
+_INSERT_AND_READ = f"WITH {_GIVEN}, job AS ({_INSERT_GIVEN} *) {_WHOLE}"
+"""The insert of one posting, and the posting as it is now: one round trip, and a transaction of its own."""
 _NEW = {
     "posted_at": "coalesce(g.posted_at, j.posted_at)",
     "closed_at": "CASE WHEN g.closed_given THEN g.closed_at ELSE j.closed_at END",
@@ -144,29 +146,38 @@ class JobStore:
         batch = batch_of([posting]).json
 
         async def write(connection: Connection) -> Stored:
-            new = await connection.fetchval(_INSERT, batch)
-            if new is not None:
-                row = await connection.fetchrow(f"{_WHOLE} WHERE j.id = $1", new)
-            else:
-                await connection.execute(_UPDATE, batch)
-                key = posting.source, posting.external_id
-                row = await connection.fetchrow(f"{_WHOLE} WHERE j.source = $1 AND j.external_id = $2", *key)
+            row = await connection.fetchrow(_INSERT_AND_READ, batch)
+            created = row is not None
+            if row is None:
+                async with connection.transaction():
+                    await connection.execute(_UPDATE, batch)
+                    key = posting.source, posting.external_id
+                    row = await connection.fetchrow(f"{_WHOLE} WHERE j.source = $1 AND j.external_id = $2", *key)
             if row is None:
                 raise _Deleted
-            return Stored(row["id"], new is not None, row["whole"].encode())
+            return Stored(row["id"], created, row["whole"].encode())
 
         with self._traced() as span, translated(), _refusals():
             span.update({"count": 1, "bytes": len(batch)})
-            return await self._transaction(write)
+            return await self._attempted(write)
 
     async def _transaction(self, write: Callable[[Connection], Awaitable[T]]) -> T:
-        """Return what `write` returns from a transaction that committed; raises DatabaseUnavailable after `_ATTEMPTS`.
+        """Return what `write` returns from a transaction that committed; raises DatabaseUnavailable after `_ATTEMPTS`."""
+
+        async def transaction(connection: Connection) -> T:
+            async with connection.transaction():
+                return await write(connection)
+
+        return await self._attempted(transaction)
+
+    async def _attempted(self, write: Callable[[Connection], Awaitable[T]]) -> T:
+        """Return what `write` returns; raises DatabaseUnavailable after `_ATTEMPTS`.
 
         A write that lost against another one (a deadlock, a failed serialization, a row that vanished) starts over.
         """
         for _ in range(_ATTEMPTS):
             try:
-                async with self._pool.acquire() as connection, connection.transaction():
+                async with self._pool.acquire() as connection:
                     return await write(connection)
             except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, _Deleted):
                 continue

@@ -9,7 +9,7 @@ from feed.fanout.encoded_event import EncodedEvent
 from feed.fanout.history import Page, Pruned
 from feed.fanout.replay_blocks import BLOCK, ReplayBlock
 from feed.fanout.sources import StreamSources
-from feed.fanout.start_position import Lost, find_start_position
+from feed.fanout.start_position import Lost, ask_start_position, known_start_position
 from feed.fanout.stream_request import StreamRequest
 from feed.fanout.subscriber import Subscriber
 from feed.model import frame
@@ -64,8 +64,10 @@ class Replay:
         """
         sources = self._sources
         self._generation = sources.hub.generation
-        async with asyncio.timeout(sources.start_timeout):
-            found = await find_start_position(self._request.start, sources.hub, sources.history)
+        found = known_start_position(self._request.start, sources.hub)
+        if found is None:
+            async with asyncio.timeout(sources.start_timeout):
+                found = await ask_start_position(self._request.start, sources.hub, sources.history)
         self._member.position = found.position
         return found.lost
 

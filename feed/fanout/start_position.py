@@ -25,24 +25,33 @@ class StartPosition:
     lost: Lost | None = None
 
 
-async def find_start_position(start: Start, hub: Hub, history: History) -> StartPosition:
-    """Return where a stream is to begin. Raises DatabaseUnavailable where the database must be asked and is away."""
+def known_start_position(start: Start, hub: Hub) -> StartPosition | None:
+    """Return where a stream is to begin; None where the database must be asked."""
     if start.malformed:
         return StartPosition(hub.head, Lost.MALFORMED)
+    if start.earliest or start.since is not None:
+        return None
+    cursor = start.cursor
+    if cursor is None:
+        return StartPosition(hub.head)
+    if (cursor.epoch is None or cursor.epoch == hub.epoch) and cursor.position <= hub.head:
+        return StartPosition(cursor.position)  # whether it was pruned, replay finds out
+    return None
+
+
+async def ask_start_position(start: Start, hub: Hub, history: History) -> StartPosition:
+    """Return where a stream is to begin that `known_start_position` does not know; raises DatabaseUnavailable."""
     if start.earliest:
         return StartPosition((await history.reader.state()).floor)
     if start.since is not None:
         return StartPosition(await history.reader.position_before(start.since))
     cursor = start.cursor
-    if cursor is None:
-        return StartPosition(hub.head)
-    epoch = hub.epoch if cursor.epoch is None else cursor.epoch
-    if epoch == hub.epoch and cursor.position <= hub.head:
-        return StartPosition(cursor.position)  # whether it was pruned, replay finds out
     # The database decides, since this process may merely lag behind it.
     state = await history.reader.state()
-    if cursor.epoch is not None and epoch != state.epoch:
-        end = await history.reader.epoch_end(epoch)
+    if cursor is None:
+        return StartPosition(state.head)
+    if cursor.epoch is not None and cursor.epoch != state.epoch:
+        end = await history.reader.epoch_end(cursor.epoch)
         if end is None or cursor.position > end:
             return StartPosition(hub.head, Lost.EPOCH)
     if cursor.position > state.head:

@@ -6,11 +6,15 @@ read from the right, and only for as long as the hop that wrote an element is tr
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 _SIGNS = frozenset({b"forwarded", b"x-real-ip", b"via"})
 _SECURE = {"http": False, "https": True}
+
+_REMEMBERED = 10_000
+"""Addresses of which it is remembered what they mean: clients send many requests each."""
 
 Network = IPv4Network | IPv6Network
 
@@ -50,6 +54,7 @@ def origin_of(scope: Mapping[str, Any], trusted: tuple[Network, ...], believed: 
     return Origin(address, secure, forwarded)
 
 
+@lru_cache(_REMEMBERED)
 def bucket_of(address: str) -> str:
     """Return the key under which limits count an address. An IPv6 client may use a whole /64, so that is one key."""
     try:
@@ -65,7 +70,7 @@ def bucket_of(address: str) -> str:
 
 def is_within(address: str, networks: tuple[Network, ...]) -> bool:
     """Whether an address, IPv4-mapped or not, is in one of the networks."""
-    plain = _plain(address.partition("%")[0])
+    plain = _plain(address.partition("%")[0]) if networks else None
     if plain is None:
         return False
     found = ip_address(plain)
@@ -118,6 +123,7 @@ def _node(text: str) -> str | None:
     return _plain(text)
 
 
+@lru_cache(_REMEMBERED)
 def _plain(text: str) -> str | None:
     """Return an address in its shortest form, IPv4-mapped IPv6 as IPv4; None if `text` is no address."""
     try:

@@ -47,6 +47,10 @@ class Cors:
 
         await self._app(scope, receive, sent if allowed else send)
 
+    def headers_for(self, origin: str | None) -> list[tuple[bytes, bytes]]:
+        """Return the headers by which a browser lets a page of `origin` read an answer, or does not; as ASGI has them."""
+        return _raw(self._allowed(origin))
+
     def _allowed(self, origin: str | None) -> dict[str, str]:
         """Return the headers by which a browser lets a page of `origin` read the answer, or does not."""
         vary = {"Vary": "Origin"} if self._named else {}  # otherwise the answer is the same for every origin

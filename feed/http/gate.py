@@ -4,6 +4,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 import structlog
 from starlette.requests import HTTPConnection
@@ -32,6 +33,11 @@ _HOW = (
 )
 
 
+_ORIGIN = "feed.origin"
+_REMEMBERED = 10_000
+"""Addresses of which it is remembered what limits count them as."""
+
+
 @dataclass(frozen=True, slots=True)
 class Visitor:
     """A caller that wants to open a stream, with its ticket if it has one."""
@@ -56,6 +62,8 @@ class Gate:
         self._rates = rates
         self._metrics = metrics
         self._revoke = revoke
+        self._on_loopback = settings.on_loopback
+        self._bucket_of = lru_cache(_REMEMBERED)(self._find_bucket)
 
     async def admit(self, request: HTTPConnection, scope: Scope) -> Caller:
         """Return the caller, if it has `scope`; raises Unauthorized, Forbidden, TooMany or DatabaseUnavailable."""
@@ -160,7 +168,7 @@ class Gate:
         server = request.scope.get("server")
         named = _host_of(request.headers.get("host", ""))
         return (
-            self._settings.on_loopback
+            self._on_loopback
             and not origin.forwarded
             and server is not None
             and is_loopback(server[0])
@@ -229,10 +237,19 @@ class Gate:
         raise Unauthorized(f"a credential is required: {_HOW}", "missing")
 
     def _origin(self, request: HTTPConnection) -> Origin:
-        return origin_of(request.scope, self._settings.proxies.trusted, self._settings.proxies.forwarded_header)
+        """Return where a request came from; it is found out once for each request."""
+        known: dict[str, Origin] = request.scope["extensions"]
+        found = known.get(_ORIGIN)
+        if found is None:
+            proxies = self._settings.proxies
+            found = known[_ORIGIN] = origin_of(request.scope, proxies.trusted, proxies.forwarded_header)
+        return found
 
     def _bucket(self, origin: Origin) -> str:
-        return "" if is_within(origin.address, self._settings.limits.exempt) else bucket_of(origin.address)
+        return self._bucket_of(origin.address)
+
+    def _find_bucket(self, address: str) -> str:
+        return "" if is_within(address, self._settings.limits.exempt) else bucket_of(address)
 
     def _caller(self, request: HTTPConnection, origin: Origin, grant: Grant) -> Caller:
         version = request.scope.get("http_version", "1.1")

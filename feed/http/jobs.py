@@ -11,6 +11,7 @@ from starlette.responses import Response
 from feed.access.grant import Scope
 from feed.database.jobs import JobStore
 from feed.errors import Fault, Invalid
+from feed.http.conditional import answer
 from feed.http.gate import Gate
 from feed.http.intake import Intake, Spool, bounded, check, pieces, read_json, take_array, take_lines
 from feed.http.methods import Route
@@ -97,13 +98,13 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
             "next": None if page.last_id is None else f"j{page.last_id}",
             "stream": stream,
         }
-        return Response(encode(body), media_type="application/json", headers={"Cache-Control": "no-store"})
+        return answer(request, encode(body), "application/json")
 
     @router.get("/{job_id}", response_model=PostingWhole, responses=documented(401, 403, 404, 422, 429, 503))
     async def read_job(request: Request, job_id: _ID) -> Response:
         """Read one posting with its description."""
         caller = await gate.admit(request, Scope.READ)
-        return Response(await store.read(job_id, caller.grant.filter), media_type="application/json")
+        return answer(request, await store.read(job_id, caller.grant.filter), "application/json")
 
     @router.post(
         "",

@@ -1,10 +1,12 @@
-"""The credentials in the OpenAPI document. The gate reads them itself, so FastAPI cannot describe them."""
+"""What FastAPI cannot describe in the OpenAPI document: the stream, and the credentials, which the gate reads itself."""
 
 from typing import Any
 
 from fastapi import FastAPI
 
 from feed.access.sessions import COOKIE
+from feed.http.stream import PATH
+from feed.http.stream_openapi import stream_operation
 
 _SCHEMES = {
     "bearer": {
@@ -28,18 +30,19 @@ _SCHEMES = {
 
 
 def install(app: FastAPI) -> None:
-    """Describe the credentials in the OpenAPI document of `app`: one of them is enough, and none where access is open."""
+    """Describe in the OpenAPI document of `app` the stream and the credentials: one is enough, none where access is open."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = plain()
+            schema["paths"][PATH] = {"get": stream_operation()}
             schema.setdefault("components", {})["securitySchemes"] = _SCHEMES
             for path, operations in schema["paths"].items():
                 for operation in operations.values():
                     if path.startswith("/v1/") or path == "/metrics":
                         operation["security"] = [{}, {"bearer": []}, {"session": []}]
-                    if path == "/v1/jobs/stream":
+                    if path == PATH:
                         operation["security"].append({"ticket": []})
         return app.openapi_schema or {}
 

@@ -5,12 +5,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from feed.http.conditional import answer
 from feed.http.methods import Route
 
 _POLICY = (
@@ -55,9 +56,13 @@ def install(app: FastAPI) -> None:
 
     router = APIRouter(route_class=Route)
 
+    whole = (folder / "index.html").read_bytes()
+
     @router.get("/", include_in_schema=False)
-    async def page() -> Response:
-        return FileResponse(folder / "index.html", headers=_HEADERS)
+    async def page(request: Request) -> Response:
+        response = answer(request, whole, "text/html; charset=utf-8")
+        response.headers.update(_HEADERS)
+        return response
 
     app.include_router(router)
     app.mount("/static", Files(_HEADERS, directory=folder), name="static")

@@ -3,6 +3,8 @@
 import asyncio
 import math
 from collections.abc import Iterable
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -75,10 +77,16 @@ _STATUS: dict[type[FeedError], int] = {
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` of a route for its problems. With a model, FastAPI would promise application/json as well."""
+    content = {"application/problem+json": {"schema": deepcopy(_schema())}}
+    return {status: {"description": _TITLES[status], "content": content} for status in statuses}
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    """Return the JSON Schema of a problem, made once: each of the routes documents its problems."""
     schema = Problem.model_json_schema()
     schema["properties"]["errors"]["items"] = schema.pop("$defs")["ProblemFault"]
-    content = {"application/problem+json": {"schema": schema}}
-    return {status: {"description": _TITLES[status], "content": content} for status in statuses}
+    return schema
 
 
 def problem(status: int, detail: str, faults: Iterable[Fault] = (), headers: dict[str, str] | None = None) -> Response:
@@ -180,6 +188,13 @@ async def _http(request: Request, error: Exception) -> Response:
 
 async def _crash(_: Request, __: Exception) -> Response:
     return problem(500, "internal error: the log of the service says more")
+
+
+async def answer_to(request: Request, error: Exception) -> Response:
+    """Return the answer to an error of a request that did not come through FastAPI."""
+    if isinstance(error, FeedError):
+        return await _feed_error(request, error)
+    return await (_not_valid if isinstance(error, RequestValidationError) else _crash)(request, error)
 
 
 def install(app: FastAPI) -> None:

@@ -1,11 +1,12 @@
 """Requests: each gets an id, which all of its log lines carry. Writes and failures are logged, and every answer is counted.
 
-This is the outermost step, and as thin as ASGI allows: the body of a stream does not pass through it.
+This is the outermost step for all requests but those for the stream, which does the same for itself (stream.py).
 """
 
 import asyncio
+import random
 import re
-import secrets
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -31,28 +32,29 @@ class Requests:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        sent = next((value for name, value in scope["headers"] if name == _NAME), b"")
-        given = sent if _SHAPE.match(sent) else secrets.token_hex(8).encode()
+        given = request_id_of(scope["headers"])
         exchange = _Exchange(scope, receive, send, given)
         with structlog.contextvars.bound_contextvars(request_id=given.decode()):
             try:
                 await self._app(scope, exchange.receive, exchange.send)
             finally:
-                self._note(exchange)
+                if exchange.status is not None:  # else the client left, or the connection ended, before an answer
+                    self.note(scope, exchange.status, exchange.began, exchange.taken)
 
-    def _note(self, exchange: "_Exchange") -> None:
-        status = exchange.status
-        if status is None:  # the client left, or the connection ended, before there was an answer
-            return
-        method, route = exchange.scope["method"], route_of(exchange.scope)
-        seconds = round(asyncio.get_running_loop().time() - exchange.began, 4)
+    def note(self, scope: Scope, status: int, began: float, taken: int = 0) -> None:
+        """Count an answer, and log it if it is a write's or a failure.
+
+        `began` is the loop time at which the request came, `taken` the size of its body in bytes.
+        """
+        method, route = scope["method"], route_of(scope)
         self._metrics.request(method, route, status)
+        if status < 500 and method not in _WRITES:
+            return
+        seconds = round(asyncio.get_running_loop().time() - began, 4)
         if status >= 500:
-            log.warning(
-                "request failed", method=method, route=route, status=status, seconds=seconds, bytes=exchange.taken
-            )
-        elif method in _WRITES:
-            log.info("write", method=method, route=route, status=status, seconds=seconds, bytes=exchange.taken)
+            log.warning("request failed", method=method, route=route, status=status, seconds=seconds, bytes=taken)
+        else:
+            log.info("write", method=method, route=route, status=status, seconds=seconds, bytes=taken)
 
 
 class _Exchange:
@@ -78,6 +80,14 @@ class _Exchange:
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (_NAME, self._given)]
         await self._send(message)
+
+
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the id that a request was sent with, or a new one."""
+    for name, value in headers:
+        if name == _NAME and _SHAPE.match(value):
+            return value
+    return b"%016x" % random.getrandbits(64)
 
 
 def route_of(scope: Scope) -> str:

@@ -1,6 +1,6 @@
 """The connection under a request: its wire where it has one, and a way to cut a client off where it has none.
 
-Hypercorn 0.18 offers no way to drop a connection: the bound `send` that it hands to the application is the only thread
+Plain Hypercorn 0.18 offers no way to drop a connection: the bound `send` that it hands to the application is the only thread
 that leads there (HTTPStream → protocol → TCPServer → transport). Where the thread breaks (another server, another
 version), `cut()` does nothing and the connection is left to the server.
 """
@@ -49,10 +49,12 @@ class Connection:
 
     @property
     def server(self) -> Any:
-        """Hypercorn's TCPServer, of which there is one for each connection; None where the thread breaks."""
+        """The connection's own object: ours (tcp.py), or Hypercorn's TCPServer; None where the thread breaks."""
+        if self.wire is not None:
+            return self.wire.server
         stream = getattr(self.send, "__self__", None)
         protocol = getattr(getattr(stream, "send", None), "__self__", None)
-        return server_of(protocol)
+        return getattr(getattr(protocol, "send", None), "__self__", None)
 
 
 class Connections:
@@ -81,17 +83,13 @@ class Connections:
             drop(server)
 
 
-def server_of(protocol: Any) -> Any:
-    """Return the TCPServer under one of Hypercorn's protocols, or None."""
-    return getattr(getattr(protocol, "send", None), "__self__", None)
-
-
 def _transport(server: Any) -> Any:
-    return getattr(getattr(server, "writer", None), "transport", None)
+    ours = getattr(server, "transport", None)
+    return getattr(getattr(server, "writer", None), "transport", None) if ours is None else ours
 
 
 def drop(server: Any) -> None:
-    """Reset the connection of a TCPServer with all that is unsent: a plain abort would leave megabytes in FIN-WAIT-1."""
+    """Reset a connection with all that is unsent: a plain abort would leave megabytes in FIN-WAIT-1."""
     # One that is closing may yet wait for its client: for what is unsent, or half a minute for the end of TLS.
     transport = _transport(server)
     if transport is None:

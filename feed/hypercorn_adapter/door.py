@@ -4,7 +4,6 @@ The native writer (feed/wire/native) writes past the transport. It may do so onl
 the door knows what waits, and tells the writer.
 """
 
-import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +11,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from feed.wire.native._batch import Socket
-
-
-class StreamProtocol(asyncio.StreamReaderProtocol):
-    """The protocol of a connection. It tells the native writer when the transport is about to close the descriptor."""
-
-    socket: "Socket | None" = None
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Take the descriptor from the native writer first: the transport closes it right after this."""
-        if self.socket is not None:
-            self.socket.fd = -1  # the number of the descriptor is given to the next connection at once
-        super().connection_lost(exc)
 
 
 class Door:
@@ -36,7 +23,7 @@ class Door:
         self._get_size = transport.get_write_buffer_size
         self._holds = False
         self.socket = None if native is None else _native_socket(transport, native)
-        """What the native writer writes to; None over TLS, and where a transport closes descriptors without a word."""
+        """What the native writer writes to; None over TLS."""
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport, which writes them now or as soon as the client takes them."""
@@ -53,19 +40,22 @@ class Door:
         self._holds = holds
         self._look()
 
+    def close(self) -> None:
+        """Take the descriptor from the native writer: the transport closes it right after it has said so."""
+        if self.socket is not None:
+            self.socket.fd = -1  # the number of the descriptor is given to the next connection at once
+
     def _look(self) -> None:
         if self.socket is not None:
             self.socket.open = not (self._holds or self._get_size())
 
 
 def _native_socket(transport: Any, native: "ModuleType") -> "Socket | None":
-    protocol = transport.get_protocol()
-    if transport.get_extra_info("sslcontext") is not None or not isinstance(protocol, StreamProtocol):
+    if transport.get_extra_info("sslcontext") is not None:
         return None
     sock = transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0 or transport.is_closing():
         return None
     found: Socket = native.Socket(sock.fileno())
-    protocol.socket = found
     found.open = not transport.get_write_buffer_size()
     return found

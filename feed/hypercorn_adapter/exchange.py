@@ -1,107 +1,228 @@
-"""An exchange: one request and its response, Hypercorn's HTTPStream with a wire in the scope.
+"""An exchange: one request and its response, between the protocol of a connection and the ASGI application.
 
-What it adds (Hypercorn 0.18):
-- `scope["extensions"]["feed.wire"]`: the wire, for whoever wants to write the body by it.
-- The body may outlive the call of the application: an idle stream then costs a task and not a stack of middlewares.
+The application runs in a task of its own. What is particular here:
+- `scope["extensions"]["feed.wire"]` is the wire, for whoever wants to write the body by it. Such a body goes on in the same
+  task after the application has returned: an idle stream then costs a task and not a stack of middlewares.
 - The application is not called for a client that left before its turn came.
-- The wire learns that the client is gone. Nobody need wait for `http.disconnect`, which takes a task.
-- A body that nobody reads does not block the connection: Hypercorn puts its pieces into a queue of ten and waits, on
-  HTTP/2 with every other stream of that client behind it, and on HTTP/1.1 without ever seeing that the client left.
+- The wire learns that the client is gone. Nobody need wait for `http.disconnect`, which would take a task.
+- A body that nobody reads does not block the connection: its sender's window stays shut, or its socket is not read.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
-
-from hypercorn.protocol.events import Body, EndBody, Event, Request, StreamClosed
-from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+from typing import Any, Protocol
+from urllib.parse import unquote
 
 from feed.hypercorn_adapter.connection import WIRE
-from feed.hypercorn_adapter.refusals import Rations
 from feed.hypercorn_adapter.server_wire import ServerWire
 
-if TYPE_CHECKING:
-    from hypercorn.typing import AppWrapper, ASGISendEvent
+Headers = list[tuple[bytes, bytes]]
 
 _REFUSALS = frozenset({401, 403, 429})
 """Answers to those who may not do what they ask for, which no limit counts."""
+_LET_GO: dict[str, Any] = {}
+"""Stands in the place of a scope that nobody needs any more."""
 
 
-async def _nowhere(_: Event) -> None:
-    """Stand for the protocol of an exchange that is over: tracebacks of the application may outlive it for a while."""
+class ExchangeProtocol(Protocol):
+    """What an exchange needs of the protocol that it is part of."""
+
+    server: Any
+    """The connection (tcp.py)."""
+
+    def send_head(self, exchange: "Exchange", status: int, headers: Headers) -> None:
+        """Write the head of the response."""
+
+    async def send_body(self, exchange: "Exchange", data: bytes) -> None:
+        """Write a piece of the body when the client takes it; raises Disconnected."""
+
+    def send_end(self, exchange: "Exchange") -> None:
+        """Write the end of the response."""
+
+    def consumed(self, exchange: "Exchange", size: int) -> None:
+        """Let the client send on: the application has taken `size` bytes of the request's body."""
+
+    def exchange_over(self, exchange: "Exchange") -> None:
+        """Go on: the application has returned. The response is incomplete unless `exchange.complete`."""
 
 
-class Exchange(HTTPStream):
-    """One request and its response. Its protocol sets `wire`, if it has one, before the request comes."""
+class Exchange:
+    """One request and its response. Its protocol tells it what the client sends, and that the client has gone."""
 
-    wire: ServerWire | None = None
-    rations: Rations | None = None
-    """What a refusal is counted against; set by its protocol, too."""
-    app_put: Any = None  # the base class never sets it where the request is refused
-    _carried = False
+    __slots__ = (
+        "_carried", "_received", "_request_told", "_waiter", "closed", "complete", "method", "protocol", "received_whole",
+        "scope", "started", "stream_id", "task", "wire",
+    )  # fmt: skip
 
-    async def handle(self, event: Event) -> None:
-        """Handle what the client sent."""
-        if isinstance(event, Body | EndBody) and (self.app_put is None or self.state is ASGIHTTPState.CLOSED):
+    def __init__(self, protocol: ExchangeProtocol, stream_id: int, scope: dict[str, Any], wire: ServerWire) -> None:
+        self.protocol: Any = protocol
+        self.stream_id = stream_id
+        self.scope: dict[str, Any] = scope
+        self.method: str = scope["method"]
+        self.wire = wire
+        self.task: asyncio.Task[None] | None = None
+        self.closed = False
+        """Whether nothing more can be sent: the client is gone."""
+        self.started = False
+        """Whether the head of the response was sent."""
+        self.complete = False
+        """Whether the response was sent to its end."""
+        self.received_whole = False
+        """Whether the request has come to its end."""
+        self._received: deque[bytes] = deque()
+        self._request_told = False  # whether the application knows that the request has ended
+        self._waiter: asyncio.Future[None] | None = None
+        self._carried: Coroutine[Any, Any, None] | None = None
+
+    def begin(self, app: Any, *, paced: bool) -> None:
+        """Call the application in a task; `paced`: in turn with the requests that came at the same time."""
+        self.wire.carry = self._carry
+        self.scope["extensions"][WIRE] = self.wire
+        self.task = asyncio.get_running_loop().create_task(self._run(app, paced))
+
+    def take_body(self, piece: bytes) -> None:
+        """Take a piece of the request's body."""
+        if self.complete or self.closed or self.scope is _LET_GO:  # nobody reads it
+            if self.protocol is not None:
+                self.protocol.consumed(self, len(piece))
             return
-        if isinstance(event, StreamClosed):
-            if self.wire is not None:
-                self.wire.close()
-            self._release()
-        if isinstance(event, Request):
-            self.app = partial(self._serve, self.app)
-        await super().handle(event)
-        if isinstance(event, Request) and self.wire is not None:
-            # The application's task exists by now and has not run yet.
-            cast(dict[str, Any], self.scope["extensions"])[WIRE] = self.wire
-            self.wire.carry = self._carry
+        self._received.append(piece)
+        self._wake()
 
-    async def _serve(self, app: "AppWrapper", *given: Any) -> None:
-        """Call the application, unless the client left before its turn came."""
-        self.app = app
-        if not self.closed:
-            await app(*given)
+    def take_end(self) -> None:
+        """Take the end of the request."""
+        self.received_whole = True
+        self._wake()
 
-    async def app_send(self, message: "ASGISendEvent | None") -> None:
-        """Handle a message of the application; None says that it has returned."""
-        if (message is None and self._carried) or (message is not None and self.closed):
+    def client_gone(self) -> None:
+        """Tell the application and the wire that nobody reads the response any more."""
+        if self.closed:
             return
-        if message is not None and message["type"] == "http.response.start" and message["status"] in _REFUSALS:
-            cast(Rations, self.rations).count()
-        await super().app_send(message)
-        if message is None:
-            self._let_go()
-            self.send, self.wire = _nowhere, None
-        elif self.state is ASGIHTTPState.CLOSED:
-            self._release()
+        self.closed = True
+        self.wire.close()
+        self._received.clear()
+        self._wake()
+
+    async def receive(self) -> dict[str, Any]:
+        """Return ASGI's next event of the request."""
+        while True:
+            if self._received:
+                piece = self._received.popleft()
+                self.protocol.consumed(self, len(piece))
+                self._request_told = self.received_whole and not self._received
+                return {"type": "http.request", "body": piece, "more_body": not self._request_told}
+            if self.closed or self.complete:
+                return {"type": "http.disconnect"}
+            if self.received_whole and not self._request_told:
+                self._request_told = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    async def send(self, message: Any) -> None:
+        """Send ASGI's next event of the response; what comes after the end of either is dropped."""
+        if self.closed or self.complete:
+            return
+        if message["type"] == "http.response.start" and not self.started:
+            status: int = message["status"]
+            if status in _REFUSALS:
+                self.protocol.server.rations.count()
+            headers = [(name.lower(), value) for name, value in message.get("headers", ())]
+            for _, value in headers:
+                if b"\n" in value or b"\r" in value or b"\0" in value:
+                    raise ValueError("a header's value contains a line break or NUL")
+            self.started = True
+            self.protocol.send_head(self, status, headers)
+        elif message["type"] == "http.response.body" and self.started:
+            if body := message.get("body", b""):
+                await self.protocol.send_body(self, body)
+            if not message.get("more_body", False) and not self.closed:
+                self.complete = True
+                self.protocol.send_end(self)
+                self._received.clear()
+                self._wake()
+        else:
+            raise RuntimeError(f"the application sent {message['type']} out of turn")
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _carry(self, body: Coroutine[Any, Any, None]) -> None:
-        """Go on with `body` when the application has returned, and let go of all that it no longer needs."""
-        self._carried = True
-        self._let_go()
-        self.task_group.spawn(self._run, body)
+        """Go on with `body` when the application has returned."""
+        self._carried = body
 
-    async def _run(self, body: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, app: Any, paced: bool) -> None:
+        server = self.protocol.server
         try:
-            await body
+            if paced:
+                await server.config.begin.admitted()
+            if not self.closed:
+                await app(self.scope, self.receive, self.send)
+            del app
+            if self._carried is not None:
+                self._let_go()
+                body, self._carried = self._carried, None
+                await body
+                del body
         except Exception:
-            await self.config.log.exception("the body of a response failed")
+            await server.config.log.exception("Error in ASGI Framework")
         finally:
-            self._carried = False
-            await self.app_send(None)
+            if self._carried is not None:
+                self._carried.close()
+                self._carried = None
+            self._finish()
+
+    def _finish(self) -> None:
+        """End the response, as well as that is possible, and let go of everything: tracebacks may refer to this object."""
+        protocol = self.protocol
+        if not self.closed and not self.started:
+            self.started = self.complete = True
+            protocol.send_head(self, 500, [(b"content-length", b"0")])
+            protocol.send_end(self)
+        protocol.exchange_over(self)
+        self._let_go()
+        self.closed = True
+        self.wire.close()
+        self.protocol = self.task = None
 
     def _let_go(self) -> None:
         """Let go of what the application was called with: the scope refers to this exchange, which would keep both alive."""
-        self._release()
-        self.app_put = None
-        cast(dict[str, Any], self.scope["extensions"]).clear()
-        self.scope = cast(
-            Any, {"extensions": {}} | {name: self.scope[name] for name in ("type", "method", "http_version")}
-        )
+        if self.scope is not _LET_GO:
+            self.scope["extensions"].clear()
+            self.scope = _LET_GO
+            if self.protocol is not None and not self.closed:
+                for piece in self._received:
+                    self.protocol.consumed(self, len(piece))
+            self._received.clear()
 
-    def _release(self) -> None:
-        """Let go of a body that nobody will read, and of whoever waits to put more of it."""
-        queue: asyncio.Queue[Any] | None = getattr(self.app_put, "__self__", None)
-        while queue is not None and not queue.empty():
-            queue.get_nowait()
+
+def scope_of(
+    method: str, target: bytes, headers: Headers, http_version: str, server: Any, state: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the ASGI scope of a request on the connection `server` (tcp.py); header names are in lower case.
+
+    Raises UnicodeDecodeError for a target that is not ASCII.
+    """
+    path, _, query = target.partition(b"?")
+    text = path.decode("ascii")
+    return {
+        "type": "http",
+        "http_version": http_version,
+        "asgi": {"spec_version": "2.1", "version": "3.0"},
+        "method": method,
+        "scheme": server.scheme,
+        "path": unquote(text) if "%" in text else text,
+        "raw_path": path,
+        "query_string": query,
+        "root_path": server.config.root_path,
+        "headers": headers,
+        "client": server.client,
+        "server": server.address,
+        "state": state.copy(),
+        "extensions": {},
+    }

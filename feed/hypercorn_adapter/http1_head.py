@@ -1,52 +1,71 @@
-"""A request's head over HTTP/1.1, read strictly: h11's buffer, which refuses what two parsers may understand differently.
+"""Heads of HTTP/1.1: what is refused of a request's besides what llhttp refuses, and how a response's is written.
 
-h11 takes a bare LF for the end of a line and unfolds lines that begin with white space (obs-fold), as RFC 9112 allows. A
-proxy in front of us may read the same octets as other fields or other requests, which is how requests are smuggled past
-it; so both are refused with 400 (RFC 9112, 2.2 and 5.2), in heads and in the trailers behind a body in chunks.
+A proxy in front of us may read the same octets as other fields or other requests, which is how requests are smuggled past
+it. llhttp (through httptools, the one parser here) refuses folded lines, bare LF, white space before a colon, control
+characters, and lengths that are there twice or contradict a transfer coding. What it lets pass is refused here (RFC 9112).
 """
 
-import re
+import time
+from email.utils import formatdate
+from http import HTTPStatus
 
-import h11
-from h11._receivebuffer import ReceiveBuffer
+Headers = list[tuple[bytes, bytes]]
 
-_AMBIGUOUS = re.compile(rb"(?<!\r)\n|\n[ \t]")
-"""A line that ends without CR, or one that begins with white space."""
-_END = b"\r\n\r\n"
-
-
-class StrictBuffer(ReceiveBuffer):
-    """What has come and is not parsed yet."""
-
-    def maybe_extract_lines(self) -> list[bytearray] | None:
-        """Take the lines up to the next empty one; None where it has not come. Raises LocalProtocolError."""
-        if self._data.startswith(b"\r\n"):
-            self._extract(2)
-            return []
-        begin = self._multiple_lines_search  # what is before was looked at when it came
-        end = self._data.find(_END, begin)
-        whole = end >= 0
-        if _AMBIGUOUS.search(self._data, begin, end + len(_END) if whole else len(self._data)):
-            raise h11.LocalProtocolError("a line of the head is folded, or ends without CR", 400)
-        if not whole:
-            self._multiple_lines_search = max(0, len(self._data) - len(_END) + 1)
-            return None
-        return self._extract(end + len(_END))[: -len(_END)].split(b"\r\n")
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+"""By status: its line, with the reason phrase, without which some clients take every answer for a failure."""
 
 
-class StrictConnection(h11.Connection):
-    """The server's end of one connection; made out of h11's by `be_strict`."""
+class BadHead(ValueError):
+    """A request's head that is refused; `status` is that of the answer."""
 
-    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """Return what has come next; raises RemoteProtocolError."""
-        try:
-            return super().next_event()
-        except h11.RemoteProtocolError as error:
-            # h11 raises it out of a method of its own, so that it and its traceback would keep each other alive.
-            raise error.with_traceback(None) from None
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
-def be_strict(connection: h11.Connection) -> None:
-    """Let a new connection read heads strictly."""
-    connection.__class__ = StrictConnection
-    connection._receive_buffer.__class__ = StrictBuffer
+def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> None:
+    """Check the head of a request that llhttp has read; raises BadHead.
+
+    `headers` have their names in lower case and their values without white space around them.
+    """
+    if version not in ("1.1", "1.0"):
+        raise BadHead("not a version of HTTP/1", 505)
+    if not target.isascii() or method == b"CONNECT":
+        raise BadHead("a target that is not one of ours")
+    hosts = 0
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"transfer-encoding":
+            if version == "1.0":
+                raise BadHead("HTTP/1.0 has no transfer codings (RFC 9112, 6.1)")
+            if value.lower() != b"chunked":
+                raise BadHead("only `chunked` is decoded", 501)
+    if hosts > 1 or (not hosts and version == "1.1"):
+        raise BadHead("exactly one Host is needed (RFC 9112, 3.2)")
+
+
+class Dates:
+    """The `Date` header, which is written once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = b""
+
+    def now(self) -> bytes:
+        """Return the time now as an HTTP date (RFC 9110, 5.6.7)."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._text = formatdate(second, usegmt=True).encode()
+        return self._text
+
+
+def response_head(status: int, headers: Headers) -> bytes:
+    """Return the head of a response: the status line, the fields and the empty line."""
+    line = STATUS_LINES.get(status) or b"HTTP/1.1 %d Status %d\r\n" % (status, status)
+    return b"".join((line, *[b"%b: %b\r\n" % field for field in headers], b"\r\n"))
+
+
+dates = Dates()
+"""The clock of this process."""

@@ -33,7 +33,7 @@ class Http2Wire(ServerWire):
 
     def __init__(self, protocol: "Http2", stream_id: int) -> None:
         super().__init__(protocol.server)
-        self._put_all = self._server.door.writelines
+        self._put_all = self.server.door.writelines
         self._protocol = protocol
         self._cork = protocol.cork
         self._streams = protocol.streams
@@ -87,7 +87,7 @@ class Http2Wire(ServerWire):
     async def _window(self) -> None:
         """Wait for a window. Where none opens for `send_timeout` only this stream is reset."""
         try:
-            async with asyncio.timeout(self._server.config.send_timeout):
+            async with asyncio.timeout(self.server.config.send_timeout):
                 await self._protocol.windows.wait(self._stream_id)
         except TimeoutError:
             self.gave_up = True
@@ -97,7 +97,7 @@ class Http2Wire(ServerWire):
         return chunk.head + self._id + chunk.body
 
     def _new_member(self) -> "Member | None":
-        member: Member = self._server.config.native.Member(self._server.door.socket, self._stream_id)
+        member: Member = self.server.config.native.Member(self.server.door.socket, self._stream_id)
         count_stream_natively(self._stream, member)
         return member
 
@@ -113,7 +113,7 @@ class Http2Wire(ServerWire):
     def cut(self) -> None:
         """Reset the stream; drop the connection where its socket is full, since not even the reset would get through."""
         if not self.closed and self._get_size() > self._limit:
-            drop(self._server)
+            drop(self.server)
         else:
             self.reset()
 

@@ -11,59 +11,72 @@ import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Any, cast
 
 import structlog
 
 from feed.hypercorn_adapter.config import ListeningSocket, WireConfig
 from feed.hypercorn_adapter.connection import reset_on_close
-from feed.hypercorn_adapter.door import StreamProtocol
-from feed.hypercorn_adapter.proxy_protocol import Ends, Malformed, missing, parse
+from feed.hypercorn_adapter.tcp import TcpConnection
+from feed.hypercorn_adapter.worker_parts import TakenParts, WorkerParts
 
 log = structlog.get_logger(__name__)
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-_LOOK = 64
-"""Connections taken off the queue in one turn of the event loop."""
-_EACH = {False: 32, True: 8}
-"""Of those, so many let in: some milliseconds. Over TLS (True) a handshake follows."""
+_TURN = 0.0005
+"""Seconds of one turn of the event loop in which connections are taken off the queue. An event takes about five turns from
+the log to its subscribers, and a flood of connections is in each of them."""
+_EACH = {False: 8, True: 2}
+"""Of those, so many let in: about a millisecond. Over TLS (True) a handshake follows."""
+_LOOK_AGAIN = 0.01
+"""Seconds between two looks whether all connections have ended."""
 _PAUSE = 1.0
 """Seconds without accepting when the system has no more files or memory for it."""
 _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Listener:
-    """Listens on one socket, and gives `serve` each connection in a task of its own; what Hypercorn needs of a server."""
+    """Listens on one socket, and makes a `TcpConnection` of each connection; what Hypercorn needs of a server."""
 
-    def __init__(self, sock: ListeningSocket, serve: Serve, backlog: int, tls: dict[str, Any]) -> None:
+    def __init__(self, sock: ListeningSocket, parts: WorkerParts, backlog: int, tls: dict[str, Any]) -> None:
         self._sock = sock
         self._config: WireConfig = sock.config
-        self._serve = serve
+        self._parts = parts
         self._tls = tls
         self._loop = asyncio.get_running_loop()
-        self._greeting: set[asyncio.Task[None]] = set()  # those that Hypercorn does not know of yet
+        self._greeting: set[asyncio.Task[None]] = set()  # of connections that are not made yet
+        self._connections: set[TcpConnection] = set()
         self._pause: asyncio.TimerHandle | None = None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # which accepted connections inherit
         sock.listen(backlog)
         self._loop.add_reader(sock.fileno(), self._accept)
 
     def close(self) -> None:
-        """Accept no more; connections go on, handshakes do not."""
+        """Accept no more; requests that are being answered go on, handshakes do not."""
         if self._pause is not None:
             self._pause.cancel()
         for task in self._greeting:
             task.cancel()
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
+        for connection in list(self._connections):
+            connection.stop()
 
     async def wait_closed(self) -> None:
-        """Return at once: `close` waits for nothing."""
+        """Wait until every connection has ended, for at most the time that Hypercorn gives them."""
+        end = self._loop.time() + self._config.graceful_timeout
+        while self._connections and self._loop.time() < end:
+            await asyncio.sleep(_LOOK_AGAIN)
+        for connection in list(self._connections):
+            connection.drop()
 
     def _accept(self) -> None:
         """Accept the connections that wait in the queue: all of them, unless they are a herd."""
         left = _EACH[bool(self._tls)]
-        for _ in range(_LOOK):
+        end = monotonic() + _TURN
+        while True:
             try:
                 sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -76,8 +89,11 @@ class Listener:
             if bucket is None:
                 reset_on_close(sock)
                 sock.close()
+                if monotonic() > end:
+                    return
                 continue
-            task = self._loop.create_task(self._begin(sock, address[0], bucket), name="connection")
+            connection = TcpConnection(self._parts, address[:2], bucket, self._connections)
+            task = self._loop.create_task(self._begin(sock, connection, bucket), name="connection")
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
             left -= 1
@@ -91,50 +107,16 @@ class Listener:
         self._loop.remove_reader(self._sock.fileno())
         self._pause = self._loop.call_later(_PAUSE, self._loop.add_reader, self._sock.fileno(), self._accept)
 
-    async def _begin(self, sock: socket.socket, address: str, bucket: str) -> None:
-        reader = asyncio.StreamReader(loop=self._loop)
-        protocol = StreamProtocol(reader, loop=self._loop)
+    async def _begin(self, sock: socket.socket, connection: "TcpConnection", bucket: str) -> None:
         try:
-            try:
-                transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, sock, **self._tls)
-            except (OSError, ssl.SSLError):
-                return  # gone already, or no good at TLS
-            writer = Writer(transport, protocol, reader, self._loop)
-            if not self._config.proxied(address) or await self._named(reader, writer, address):
-                self._greeting.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-                await self._serve(reader, writer)
+            await self._loop.connect_accepted_socket(lambda: connection, sock, **self._tls)
+        except (OSError, ssl.SSLError):
+            pass  # gone already, or no good at TLS
         except Exception:
             log.exception("a connection failed")
         finally:
-            self._config.admission.left(bucket)
-
-    async def _named(self, reader: asyncio.StreamReader, writer: "Writer", address: str) -> bool:
-        """Read what the proxy says of a connection; False where it was dropped, for it does not say it."""
-        head = b""
-        try:
-            async with asyncio.timeout(self._config.ssl_handshake_timeout):
-                while more := missing(head):
-                    head += await reader.readexactly(more)
-            writer.ends = parse(head)
-        except (Malformed, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
-            if not (isinstance(error, asyncio.IncompleteReadError) and not head and not error.partial):  # a mere look
-                self._config.admission.refuse(address, "no_proxy_header")
-            reset_on_close(writer.transport.get_extra_info("socket"))
-            writer.transport.abort()
-            return False
-        return True
-
-
-class Writer(asyncio.StreamWriter):
-    """A connection's writer; `ends` are what a proxy says that they are."""
-
-    ends: Ends | None = None
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what the transport says, but the ends that a proxy named in the place of the socket."""
-        if name == "socket" and self.ends is not None:
-            return self.ends
-        return super().get_extra_info(name, default)
+            if connection.transport is None:  # else it tells when it has ended
+                self._config.admission.left(bucket)
 
 
 class Asyncio:
@@ -147,7 +129,16 @@ class Asyncio:
         """Return a server that listens on `sock`, as `asyncio.start_server` does."""
         if not isinstance(sock, ListeningSocket):  # another server's in this process
             return await asyncio.start_server(serve, sock=sock, backlog=backlog, **more)
-        return Listener(sock, serve, backlog, more)
+        taken = TakenParts()
+        # In a task of its own, since Hypercorn waits at its end for the tasks that serve connections.
+        await asyncio.get_running_loop().create_task(_awaited(serve(cast(Any, taken), cast(Any, taken))))
+        if taken.parts is None:
+            raise RuntimeError("Hypercorn has made no connection of what it was given")
+        return Listener(sock, taken.parts, backlog, more)
+
+
+async def _awaited(serving: Awaitable[None]) -> None:
+    await serving
 
 
 asyncio_with_listener = Asyncio()

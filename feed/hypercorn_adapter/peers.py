@@ -62,7 +62,7 @@ class Peers:
             self._looking = False
 
     def _look(self, server: Any, now: float) -> None:
-        sock = server.writer.transport.get_extra_info("socket")
+        sock = server.transport.get_extra_info("socket")
         if sock is None or sock.fileno() == -1:
             return
         taken, before = blocked_at(sock), self._servers[server]

@@ -17,14 +17,12 @@ class ServerWire(Wire):
     All bytes of the body go through here; the head went through ASGI before, and the end goes through ASGI after.
     """
 
-    __slots__ = (
-        "_get_size", "_is_closing", "_limit", "_member", "_on_close", "_put", "_server", "carry", "gave_up",
-    )  # fmt: skip
+    __slots__ = ("_get_size", "_is_closing", "_limit", "_member", "_on_close", "_put", "carry", "gave_up", "server")
 
     def __init__(self, server: Any) -> None:
         super().__init__()
-        transport = server.writer.transport
-        self._server = server  # feed.hypercorn_adapter.tcp, one for each connection
+        transport = server.transport
+        self.server = server  # the connection (tcp.py)
         # Without a native writer nobody asks the door what waits.
         self._put = transport.write if server.door.socket is None else server.door.write
         self._get_size = transport.get_write_buffer_size
@@ -51,11 +49,11 @@ class ServerWire(Wire):
     @property
     def stalled(self) -> bool:
         """Whether a window stayed shut, or the socket full, for `send_timeout`."""
-        return self.gave_up or bool(self._server.stalled)
+        return self.gave_up or bool(self.server.stalled)
 
     def refused(self) -> None:
         """Count this response as one that only says goodbye: too many of them are refused before they cost a request."""
-        self._server.rations.count()
+        self.server.rations.count()
 
     @abstractmethod
     def reset(self) -> None:
@@ -72,7 +70,7 @@ class ServerWire(Wire):
 
     def member(self) -> "Member | None":
         """Return what the native writer writes to, or None where it cannot: over TLS, or without the extension."""
-        if self._member is None and self._server.door.socket is not None and not self.closed:
+        if self._member is None and self.server.door.socket is not None and not self.closed:
             self._member = self._new_member()
         return self._member
 
@@ -85,7 +83,7 @@ class ServerWire(Wire):
         try:
             self._put(self._framed(chunk)[sent:])
         except Exception:
-            self._server.writer.transport.abort()  # half a frame is on its way: nothing else can be said on this connection
+            self.server.transport.abort()  # half a frame is on its way: nothing else can be said on this connection
             raise
 
     @abstractmethod
@@ -94,11 +92,11 @@ class ServerWire(Wire):
 
     async def _writable(self) -> None:
         """Wait, in turn with the other streams of the connection, until the transport holds no more than it may."""
-        turn = self._server.turn
+        turn = self.server.turn
         if self._get_size() > self._limit or turn.locked():
             async with turn:
                 try:
-                    await self._server.drained()
+                    await self.server.drained()
                 except OSError:
                     raise Disconnected from None
         if self.closed or self._is_closing():

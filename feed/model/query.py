@@ -181,6 +181,25 @@ class StreamQuery(FilterQuery):
         return Start(earliest=self.from_ == "earliest")
 
 
+_LISTS = frozenset(
+    field.alias or name for name, field in StreamQuery.model_fields.items() if field.default_factory is list
+)
+
+
+def stream_query(text: bytes) -> StreamQuery:
+    """Return the query that a query string spells. Of a parameter that may be given once the last one counts.
+
+    Raises pydantic's ValidationError.
+    """
+    given: dict[str, Any] = {}
+    for name, value in parse_qsl(text.decode("latin-1"), keep_blank_values=True):
+        if name in _LISTS:
+            given.setdefault(name, []).append(value)
+        else:
+            given[name] = value
+    return StreamQuery.model_validate(given)
+
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 

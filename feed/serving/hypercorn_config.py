@@ -2,6 +2,8 @@
 
 import logging
 import socket
+from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from hypercorn.config import Config
@@ -16,6 +18,9 @@ from feed.limits.rates import Rates
 from feed.settings.settings import Settings
 from feed.wire.native.fanout_writer import choose_writer
 from feed.wire.pacer import Pacer
+
+_REMEMBERED = 10_000
+"""Addresses of which it is remembered what limits count them as."""
 
 STREAM_PATH = b"/v1/jobs/stream"
 
@@ -63,7 +68,7 @@ def _admission(settings: Settings, connections: Connections) -> Admission:
     rates = Rates(settings.limits)
     return Admission(
         settings.limits.connections_per_address,
-        lambda address: _bucket(settings, address),
+        _buckets(settings),
         lambda bucket: rates.hit("connection", bucket),
         connections.refused,
     )
@@ -74,16 +79,16 @@ def _refusals(settings: Settings) -> Refusals:
     return Refusals(
         settings.limits.refusals,
         settings.limits.refusal_rate,
-        lambda address: _bucket(settings, address),
+        _buckets(settings),
         lambda address: is_within(address, settings.proxies.trusted),
         settings.wire.h2_streams,
     )
 
 
-def _bucket(settings: Settings, address: str) -> str:
-    """Return what limits of connections count an address as; an empty text where none applies."""
+def _buckets(settings: Settings) -> Callable[[str], str]:
+    """Return what tells as what limits of connections count an address; an empty text where none applies."""
     free = settings.limits.exempt + settings.proxies.trusted
-    return "" if is_within(address, free) else bucket_of(address)
+    return lru_cache(_REMEMBERED)(lambda address: "" if is_within(address, free) else bucket_of(address))
 
 
 def is_stream(target: bytes) -> bool:

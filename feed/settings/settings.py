@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Self, cast
 
@@ -17,6 +18,9 @@ from feed.settings.http import ListenSettings, RequestSettings, WireSettings
 from feed.settings.limits import LimitSettings, ProxySettings
 from feed.settings.log import LogSettings, SequencerSettings, TailerSettings
 from feed.settings.operators import CanarySettings, LoggingSettings
+
+_REMEMBERED = 1_000
+"""Hosts and addresses of which it is remembered whether they are this machine's."""
 
 
 class Settings(BaseModel):
@@ -102,6 +106,7 @@ class Settings(BaseModel):
         return self.access.metrics == "open" or (self.access.metrics is None and self.on_loopback)
 
 
+@lru_cache(_REMEMBERED)
 def is_loopback(host: str) -> bool:
     """Whether an address, or the name `localhost`, belongs to this machine alone."""
     try:

@@ -6,9 +6,10 @@ would be read from the log or sent to live subscribers.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
-PER_TURN = 32
-"""How many of a herd are admitted in one turn of the event loop, which then takes some milliseconds."""
+PER_TURN = 8
+"""How many of a herd are admitted in one turn of the event loop, which then takes a few milliseconds."""
 REQUESTS_PER_WRITE = 16
 """How many requests of one connection begin together, so that their answers leave as one write."""
 
@@ -23,7 +24,7 @@ class Pacer:
     def __init__(self, per_turn: int = PER_TURN) -> None:
         self._per_turn = per_turn
         self._left = per_turn
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
         self._scheduled = False
 
     async def admitted(self, count: int = 1) -> None:
@@ -33,8 +34,17 @@ class Pacer:
             self._left -= count
             return
         admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((count, admitted))
+        self._waiting.append((count, lambda: None if admitted.done() else admitted.set_result(None)))
         await admitted
+
+    def call(self, do: Callable[[], None]) -> None:
+        """Call `do` when it is admitted; without a herd that is at once."""
+        self._schedule()
+        if self._left > 0 and not self._waiting:
+            self._left -= 1
+            do()
+        else:
+            self._waiting.append((1, do))
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -45,9 +55,8 @@ class Pacer:
         self._scheduled = False
         self._left = self._per_turn
         while self._left > 0 and self._waiting:
-            count, admitted = self._waiting.popleft()
-            if not admitted.done():
-                admitted.set_result(None)
-                self._left -= count
+            count, do = self._waiting.popleft()
+            self._left -= count
+            do()
         if self._waiting:
             self._schedule()

@@ -1,13 +1,21 @@
 """Who is measured side by side: the feed, with and without its wire, and its peers."""
 
 import dataclasses
+import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
+import asyncpg
+import jwt
+
+from feed.access.key import new_key
 from feed.bench.fanout import spec_of
 from feed.bench.spec import Http, Spec
 from feed.bench.writer import Writer, new_run, sql_writer
+from feed.database.migrate import migrate
+from feed.settings.settings import load_settings
 from tests.bench.machine import Cores
 from tests.bench.publisher import publishing
 from tests.bench.services import Server, feed, nchan, nchan_module, python_app
@@ -40,7 +48,7 @@ class Contender:
 
 def _feed_spec(server: Server, run: str, subscribers: int, mode: Mode, cores: Cores) -> Spec:
     spec = spec_of(server.url, run, subscribers, *mode)
-    return dataclasses.replace(spec, cores=cores.load, patience=60)
+    return dataclasses.replace(spec, cores=cores.load, patience=60, headers=server.headers)
 
 
 @asynccontextmanager
@@ -71,10 +79,39 @@ def _python(server: str, module: str) -> Callable[[str, Cores], AbstractAsyncCon
     return lambda _, cores: python_app(server, f"tests.bench.peers.{module}:app", cores)
 
 
+@asynccontextmanager
+async def _with_keys(dsn: str, cores: Cores) -> AsyncIterator[Server]:
+    """A feed that asks readers for API keys, and the header with one that is good."""
+    key = new_key()
+    await migrate(load_settings(), dsn)
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(
+            "INSERT INTO feed.api_key (id, digest, scope, filter, note) VALUES ($1, $2, 'read', '', 'bench')",
+            key.id, key.digest,
+        )  # fmt: skip
+    finally:
+        await connection.close()
+    async with feed(dsn, cores, reading="keys") as server:
+        yield dataclasses.replace(server, headers=(("authorization", f"Bearer {key.text}"),))
+
+
+@asynccontextmanager
+async def _with_tokens(dsn: str, cores: Cores) -> AsyncIterator[Server]:
+    """A feed that asks readers for signed tokens (HS256), and the header with one that is good."""
+    secret = secrets.token_hex(32)
+    now = int(time.time())
+    token = jwt.encode({"sub": "bench", "scope": "read", "iat": now, "exp": now + 86_400}, secret, "HS256")
+    async with feed(dsn, cores, reading="keys", jwt_algorithm="HS256", jwt_key=secret) as server:
+        yield dataclasses.replace(server, headers=(("authorization", f"Bearer {token}"),))
+
+
 FEED = Contender("feed", (H1, H2, SHARED), feed, _feed_spec, _feed_writer)
 GENERATOR = Contender(
     "feed, generator path", (H1, H2, SHARED), lambda dsn, cores: feed(dsn, cores, wire=0), _feed_spec, _feed_writer
 )
+WITH_KEYS = Contender("feed, API keys", (H1, H2, SHARED), _with_keys, _feed_spec, _feed_writer)
+WITH_TOKENS = Contender("feed, signed tokens", (H1, H2, SHARED), _with_tokens, _feed_spec, _feed_writer)
 NCHAN = Contender(
     "nchan", (H1, H2, SHARED), lambda _, cores: nchan(cores), _peer_spec(), _peer_writer(raw=True),
     None if nchan_module() else "not installed",

@@ -16,7 +16,7 @@ import asyncpg
 ROOT = Path(__file__).parents[2]
 LIBRARIES = (
     "hypercorn", "h2", "h11", "uvloop", "fastapi", "starlette", "sse-starlette", "uvicorn", "httptools", "asyncpg",
-    "orjson",
+    "orjson", "flask", "gunicorn", "psycopg",
 )  # fmt: skip
 
 

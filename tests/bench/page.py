@@ -14,7 +14,21 @@ import typer
 from rich.console import Console
 
 from feed.errors import FeedError
-from tests.bench import accept, burst, curves, fanout, filters, latency, memory, selfcheck, stalls, storm, writers_cost
+from tests.bench import (
+    accept,
+    burst,
+    curves,
+    fanout,
+    filters,
+    latency,
+    memory,
+    restart,
+    selfcheck,
+    stalls,
+    storm,
+    threads,
+    writers_cost,
+)
 from tests.bench.machine import ROOT, cores, described, pin, postgres_version, raise_files
 from tests.bench.section import Bench, Section
 from tests.bench.services import postgres
@@ -29,7 +43,9 @@ SECTIONS = {
     "accept": accept.section,
     "memory": memory.section,
     "storm": storm.section,
+    "restart": restart.section,
     "stalls": stalls.section,
+    "flask": threads.section,
     "writers": writers_cost.section,
     "curves": curves.section,
 }
@@ -97,7 +113,7 @@ def main(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one line of JSON.")] = False,
 ) -> None:
-    """Measure the feed and its peers on this machine: one page in about ten minutes.
+    """Measure the feed and its peers on this machine: one page in about twenty minutes.
 
     What was measured is kept in tests/bench/results, with the commit and the machine: page.json, fanout.svg and
     latency.svg. A run of some sections replaces those alone.

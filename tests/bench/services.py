@@ -31,6 +31,8 @@ class Server:
     url_h2: str
     log: Path | None = None
     """What it has logged, where that is kept."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """What a request for a stream needs besides."""
 
 
 @asynccontextmanager
@@ -116,6 +118,24 @@ async def python_app(server: str, app: str, cores: Cores) -> AsyncIterator[Serve
     url = f"http://127.0.0.1:{port}"
     try:
         await _answering(process, url, "/openapi.json")
+        yield Server(url, process.pid, url)
+    finally:
+        await _end(process)
+
+
+@asynccontextmanager
+async def gunicorn(app: str, dsn: str, threads: int, cores: Cores) -> AsyncIterator[Server]:
+    """A WSGI app under gunicorn: one process of up to so many threads, on the server's core."""
+    (port,) = _free_ports(1)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gunicorn", app, "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread",
+        "--threads", str(threads), "--worker-connections", str(threads), "--backlog", "4096", "--timeout", "0",
+        "--log-level", "critical", env=os.environ | {"DATABASE_URL": dsn}, cwd=ROOT,
+    )  # fmt: skip
+    pin(process.pid, cores.server)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        await _answering(process, url, "/")
         yield Server(url, process.pid, url)
     finally:
         await _end(process)

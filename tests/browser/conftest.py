@@ -12,8 +12,8 @@ import pytest_asyncio
 from playwright.async_api import Browser, async_playwright, expect
 
 from tests.browser.screen import WAIT, Database, Screen
-from tests.cluster import Cluster
-from tests.conftest import Running, cloned, make_settings, run_server
+from tests.clones import Clones
+from tests.conftest import Running, make_settings, run_server
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
@@ -35,9 +35,9 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def dsn(cluster: Cluster, template: str) -> AsyncIterator[str]:
+async def dsn(clones: Clones) -> AsyncIterator[str]:
     """A migrated database of the test's own."""
-    async with cloned(cluster, template) as made:
+    async with clones.one() as made:
         yield made
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Running, make_settings, run_server
 from tests.deploy.fronts import NAMES, Front, fronting, program
-from tests.processes import ServiceProcess, serving
 
 
 @dataclass(frozen=True, slots=True)
 class Behind:
     """`service` answers at `front`."""
 
-    service: ServiceProcess
+    service: Running
     front: Front
 
 
@@ -38,7 +38,7 @@ def started(proxy: str, dsn: str, tmp_path: Path) -> Started:
     async def starting(changes: tuple[tuple[str, str], ...] = (), **settings: object) -> AsyncIterator[Behind]:
         open_to_all = {"reading": "open", "trusted_proxies": "127.0.0.1"}
         async with (
-            serving(dsn, **{**open_to_all, **settings}) as service,
+            run_server(make_settings(dsn, **{**open_to_all, **settings})) as service,
             fronting(proxy, service.url, tmp_path, *changes) as front,
         ):
             yield Behind(service, front)

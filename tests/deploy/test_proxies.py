@@ -1,10 +1,8 @@
 """The shipped configurations of nginx, Caddy and HAProxy, in real ones in front of a real service."""
 
 import asyncio
-import signal
 import socket
 import ssl
-import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +18,7 @@ from tests.deploy.echo import echoing
 from tests.deploy.fronts import HOST, Front, fronting, program
 from tests.processes import curling, serving
 from tests.reader import Reader
+from tests.server.credentials import bearer, make_key
 from tests.server.draining import STREAM, farewell
 from tests.server.postings import INSERT, MANY
 from tests.waiting import until
@@ -121,26 +120,33 @@ async def test_the_farewell_passes_through_and_the_stream_ends_cleanly(
         await database.execute(INSERT, "seen")
         for curl in (first, second):
             await curl.until("posted")
-        behind.service.signal(signal.SIGTERM)
+        behind.service.stop.set()
         await asyncio.gather(farewell(first), farewell(second))
-        assert await behind.service.ended() == 0
+        await behind.service.ended
 
 
 @PROTOCOLS
 async def test_while_no_service_is_there_a_stream_is_told_to_come_back_and_the_rest_is_an_error(
-    behind: Behind, http2: bool
+    started: Started, proxy: str, http2: bool
 ) -> None:
-    behind.service.signal(signal.SIGTERM)
-    assert await behind.service.ended() == 0
-    for _ in range(2):  # before and after the proxy has noticed
-        async with reading(behind.front, http2=http2) as reader:
-            assert reader.response.headers["content-type"] == "text/event-stream"
-            [frame] = await reader.rest()
-        assert frame.event == "goodbye"
-        assert frame.data == {"reason": "unavailable", "retry_ms": frame.retry}
-        assert frame.retry and 2000 <= frame.retry <= 6000
-        async with behind.front.client(http2=http2) as client:
-            assert (await client.get("/v1/jobs")).status_code in (502, 503)
+    # As shipped they try for some seconds to find a service.
+    changes = {
+        "nginx": (),
+        "caddy": (("lb_try_duration 3s", "lb_try_duration 200ms"),),
+        "haproxy": (("retries 3", "retries 1"),),
+    }[proxy]
+    async with started(changes) as behind:
+        behind.service.stop.set()
+        await behind.service.ended
+        for _ in range(2):  # before and after the proxy has noticed
+            async with reading(behind.front, http2=http2) as reader:
+                assert reader.response.headers["content-type"] == "text/event-stream"
+                [frame] = await reader.rest()
+            assert frame.event == "goodbye"
+            assert frame.data == {"reason": "unavailable", "retry_ms": frame.retry}
+            assert frame.retry and 2000 <= frame.retry <= 6000
+            async with behind.front.client(http2=http2) as client:
+                assert (await client.get("/v1/jobs")).status_code in (502, 503)
 
 
 async def test_clients_that_stop_reading_hold_up_nobody(started: Started, database: "asyncpg.Connection[Any]") -> None:
@@ -196,14 +202,14 @@ async def test_lists_are_compressed(behind: Behind, database: "asyncpg.Connectio
         assert len(answer.json()["jobs"]) == 50
 
 
-async def test_a_large_write_passes(behind: Behind, dsn: str) -> None:
-    key = await run(sys.executable, "-m", "feed", "key", "create", "--scope", "write", "--database-url", dsn)
+async def test_a_large_write_passes(behind: Behind) -> None:
+    key = await make_key(behind.service, "write")
     postings = [
         {"title": f"Job {n}", "company": "Acme", "url": "https://acme.example", "description": "x" * 10_000}
         for n in range(300)
     ]
     async with behind.front.client() as client:
-        answer = await client.post("/v1/jobs", json=postings, headers={"Authorization": f"Bearer {key.strip()}"})
+        answer = await client.post("/v1/jobs", json=postings, headers=bearer(key))
         assert answer.status_code in (200, 201), answer.text
         assert answer.json()["created"] == 300
 
@@ -273,9 +279,9 @@ async def test_the_service_sees_where_the_client_is(started: Started, http2: boo
         started(trusted_proxies="127.0.0.1/32") as behind,
         behind.front.client(http2=http2, address="127.0.0.2") as client,
     ):
-        for headers in ({}, FORGED):
-            answer = (await client.get("/v1/probe", headers=headers)).text
-            assert '"client":"127.0.0.2"' in answer, answer
+        answers = await asyncio.gather(*(client.get("/v1/probe", headers=headers) for headers in ({}, FORGED)))
+        for answer in answers:
+            assert '"client":"127.0.0.2"' in answer.text, answer.text
 
 
 async def test_plain_http_is_sent_to_https(behind: Behind) -> None:

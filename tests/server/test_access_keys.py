@@ -178,6 +178,7 @@ async def test_what_left_a_keys_part_of_the_feed_tells_nothing_of_where_it_went(
 ) -> None:
     key = await make_key(public, wanted="company=acme")
     await post(writer, "Baker", "Acme")
+    await until(lambda: public.service.hub.head == 1)
     async with reading(public.url, headers=bearer(key)) as reader:
         await reader.until("synced")
         await post(writer, "Baker", "Secret takeover")

@@ -11,8 +11,8 @@ import pytest
 
 from feed.access.key import Key
 from feed.serving.certificate import self_signed
-from tests.cluster import Cluster
-from tests.conftest import Running, cloned, make_settings, run_server
+from tests.clones import Clones
+from tests.conftest import Running, make_settings, run_server
 from tests.processes import Certificate
 from tests.reader import reading
 from tests.server.credentials import (
@@ -257,11 +257,9 @@ async def test_a_cookie_that_was_tampered_with_is_refused(public: Running) -> No
         assert (await client.get("/v1/jobs", headers={"Cookie": f"a=b; feed_session={cookie}"})).status_code == 200
 
 
-async def test_a_session_is_good_for_the_feed_that_made_it_only(
-    public: Running, cluster: Cluster, template: str
-) -> None:
+async def test_a_session_is_good_for_the_feed_that_made_it_only(public: Running, clones: Clones) -> None:
     cookie = await sign_in(public, token(scope="admin"))
-    async with cloned(cluster, template) as other:
+    async with clones.one() as other:
         # Clones of one template have one secret; databases that were made have each their own.
         admin = await asyncpg.connect(other, server_settings={"search_path": "feed"})
         await admin.execute("UPDATE secret SET session = sha256('of another feed')")

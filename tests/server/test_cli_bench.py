@@ -2,19 +2,26 @@
 
 import os
 from asyncio.subprocess import PIPE
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import orjson
 import pytest
 
+from feed.bench.fanout import spec_of
 from feed.bench.readers import reading
 from feed.bench.spec import Http, Spec, Task
+from feed.bench.writer import new_run, sql_writer
 from feed.client.errors import Unavailable
-from tests.conftest import Running
+from feed.settings.settings import Settings
+from tests.conftest import Running, run_server
 from tests.processes import ROOT
 from tests.server.scripted import Answer, Script, feed, posted, running
+from tests.waiting import until
 
 SMALL = ("--subscribers", "12", "--events", "8", "--rate", "40")
 FLAGS = {"h1": ("--http1.1",), "h2": ("--http2",), "shared": ("--http2", "--streams", "5")}
@@ -163,14 +170,38 @@ async def test_readers_see_what_is_missing_and_what_came_twice(
     script = Script(Answer(LIVE + sent(*numbers), then="silence"))
     async with running(script) as url, reading(scripted(url, http, task)) as readers:
         await readers.open()
-        await readers.reach(len(numbers), 5)
+        counted = len(set(numbers)) if task == "time" else len(numbers)
+        await readers.reach(counted, 5)
         seen = await readers.report(3)
-    assert (seen.deliveries, seen.missing, seen.twice, seen.ended) == (
-        len(set(numbers)) if task == "time" else len(numbers),
-        missing,
-        twice,
-        0,
-    )
+    assert (seen.deliveries, seen.missing, seen.twice, seen.ended) == (counted, missing, twice, 0)
+
+
+@pytest.mark.parametrize(("http", "streams"), [("http/1.1", 1), ("h2", 5)])
+async def test_readers_come_back_to_a_successor_with_their_last_id(
+    dsn: str, settings: Settings, http: Http, streams: int
+) -> None:
+    async with AsyncExitStack() as stack:
+        old, new = [await stack.enter_async_context(run_server(settings)) for _ in range(2)]
+        writer = await stack.enter_async_context(sql_writer(dsn, new_run(), close=False))
+        spec = replace(
+            spec_of(old.url, writer.run, 10, http, streams), task="return", return_port=urlsplit(new.url).port or 0
+        )
+        readers = await stack.enter_async_context(reading(spec, 1))
+        await readers.open()
+        await writer.write(0)
+        await readers.reach(1, 10)
+        old.stop.set()
+        await old.ended
+        await writer.write(1, 2)  # some of them have to be replayed, if not all
+
+        async def back() -> bool:
+            return len((await readers.report(0)).lived) == 10
+
+        await until(back)
+        await writer.write(3)
+        await readers.reach(4, 10)
+        seen = await readers.report(4)
+    assert (seen.live, seen.deliveries, seen.missing, seen.twice, seen.ended) == (10, 40, 0, 0, 0)
 
 
 @pytest.mark.parametrize("http", ["http/1.1", "h2"])

@@ -250,7 +250,7 @@ async def holding(target: str, seconds: float) -> AsyncIterator[str]:
 
 
 async def test_a_proxy_that_holds_frames_back_is_found(server: Running) -> None:
-    async with holding(server.url, 2.0) as url:
+    async with holding(server.url, 0.6) as url:
         code, found, err = await doctor(url)
     assert code == 1, err
     assert set(bad(found)) == {"frames, HTTP/1.1", "frames, HTTP/2"}
@@ -332,6 +332,8 @@ async def test_why_it_is_not_ready_and_why_a_stream_ends_are_told() -> None:
         Answer(json.dumps(state).encode(), 503, "application/json"),
         problem(404),
         Answer(frame("goodbye", {"reason": "unavailable", "retry_ms": 5}, retry=5)),
+        ALIVE,  # over HTTP/2
+        problem(404),
     )
     async with running(script) as url:
         code, found, _ = await doctor(url)

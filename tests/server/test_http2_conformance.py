@@ -21,8 +21,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from tests.cluster import Cluster
-from tests.conftest import cloned
+from tests.clones import Clones
 from tests.h2client import PREFACE, H2Client, h2client
 from tests.processes import serving
 
@@ -40,8 +39,8 @@ POST = [(":method", "POST"), (":path", "/v1/jobs"), (":scheme", "http"), (":auth
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def url(cluster: Cluster, template: str) -> AsyncIterator[str]:
-    async with cloned(cluster, template) as dsn, serving(dsn, log_format="json") as service:
+async def url(clones: Clones) -> AsyncIterator[str]:
+    async with clones.one() as dsn, serving(dsn, log_format="json") as service:
         yield service.url
         assert b'"exception"' not in service.said
 

@@ -68,15 +68,14 @@ async def test_every_opening_has_a_retry_of_its_own_and_never_zero(settings: Set
 
 
 @pytest.mark.parametrize("http2", [False, True])
-@pytest.mark.parametrize("way", ["header", "parameter"])
-@pytest.mark.parametrize("form", ["{epoch}.{position}", "{position}"])
 async def test_a_stream_resumes_after_the_id_that_was_sent(
-    server: Running, database: "asyncpg.Connection[Any]", way: str, form: str, http2: bool
+    server: Running, database: "asyncpg.Connection[Any]", http2: bool
 ) -> None:
-    sent = form.format(epoch=await fill(server, database, 5), position=2)
-    query, headers = ("", {"Last-Event-ID": sent}) if way == "header" else (f"?last_event_id={sent}", {})
-    async with reading(server.url, query, headers=headers, http2=http2) as reader:
-        assert await replayed(reader) == [3, 4, 5]
+    epoch = await fill(server, database, 5)
+    for sent in (f"{epoch}.2", "2"):
+        for query, headers in (("", {"Last-Event-ID": sent}), (f"?last_event_id={sent}", {})):
+            async with reading(server.url, query, headers=headers, http2=http2) as reader:
+                assert await replayed(reader) == [3, 4, 5]
 
 
 async def test_the_header_wins_over_the_parameter(server: Running, database: "asyncpg.Connection[Any]") -> None:
@@ -128,25 +127,23 @@ async def test_since_replays_what_was_sequenced_from_that_instant_on(
             assert await replayed(reader) == [1, 2, 3, 4], text
 
 
-@pytest.mark.parametrize(
-    ("query", "field"),
-    [
-        ("?since=yesterday", "since"), ("?since=2026-11-21T09:30:00", "since"), ("?since=5y", "since"),
-        ("?compny=acme", "compny"), ("?workplace=moon", "workplace"), ("?from=middle", "from"),
-        ("?salary_min=5", "salary_min"), ("?near=1", "near"), ("?radius_km=3", "radius_km"), ("?event=heartbeat", "event"),
-        ("?q=..", "q"), ("?company=", "company"), ("?limit=5", "limit"),
-    ],
+SENSELESS = (
+    ("?since=yesterday", "since"), ("?since=2026-11-21T09:30:00", "since"), ("?since=5y", "since"),
+    ("?compny=acme", "compny"), ("?workplace=moon", "workplace"), ("?from=middle", "from"),
+    ("?salary_min=5", "salary_min"), ("?near=1", "near"), ("?radius_km=3", "radius_km"), ("?event=heartbeat", "event"),
+    ("?q=..", "q"), ("?company=", "company"), ("?limit=5", "limit"),
 )  # fmt: skip
-async def test_a_parameter_that_makes_no_sense_is_a_problem_that_names_it(
-    server: Running, query: str, field: str
-) -> None:
+
+
+async def test_a_parameter_that_makes_no_sense_is_a_problem_that_names_it(server: Running) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
-        response = await client.get(f"{server.url}/v1/jobs/stream{query}")
-    assert response.status_code == 422
-    assert response.headers["content-type"] == "application/problem+json"
-    problem = response.json()
-    assert problem["status"] == 422
-    assert field in [error["field"] for error in problem["errors"]]
+        for query, field in SENSELESS:
+            response = await client.get(f"{server.url}/v1/jobs/stream{query}")
+            assert response.status_code == 422, query
+            assert response.headers["content-type"] == "application/problem+json"
+            problem = response.json()
+            assert problem["status"] == 422
+            assert field in [error["field"] for error in problem["errors"]], query
 
 
 async def test_head_on_the_stream_ends(server: Running) -> None:

@@ -44,19 +44,21 @@ async def check_reset(running: Running, cursor: str, reason: str, *, header: boo
         assert reader.last_id == f"{epoch}.{head}"
 
 
-@pytest.mark.parametrize("http2", [False, True])
-@pytest.mark.parametrize(
-    "cursor",
-    ["nonsense", "1.2.3", "-5", "1.", ".5", "1.-2", "0x10", "1e3", "１.２", "9" * 20, "1." + "9" * 20, "9" * 16 + ".1",
-     "9223372036854775808", "9" * 5000, "null", "\x7f"],
+NONE_OF_OURS = (
+    "nonsense", "1.2.3", "-5", "1.", ".5", "1.-2", "0x10", "1e3", "１.２", "9" * 20, "1." + "9" * 20, "9" * 16 + ".1",
+    "9223372036854775808", "9" * 5000, "null", "\x7f",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("http2", [False, True])
 async def test_an_id_that_is_none_of_ours_resets(
-    server: Running, database: "asyncpg.Connection[Any]", cursor: str, http2: bool
+    server: Running, database: "asyncpg.Connection[Any]", http2: bool
 ) -> None:
     await fill(server, database, 2)
-    await check_reset(server, cursor, "malformed", http2=http2)
-    if cursor.isascii() and cursor.isprintable():
-        await check_reset(server, cursor, "malformed", header=True, http2=http2)
+    for cursor in NONE_OF_OURS:
+        await check_reset(server, cursor, "malformed", http2=http2)
+        if cursor.isascii() and cursor.isprintable():
+            await check_reset(server, cursor, "malformed", header=True, http2=http2)
 
 
 async def test_an_id_ahead_of_the_log_resets(server: Running, database: "asyncpg.Connection[Any]") -> None:

@@ -230,7 +230,7 @@ async def test_a_worker_that_is_stopped_is_named_and_holds_nobody_up(dsn: str) -
 
         async def other_answers() -> dict[str, Any] | None:
             # By hash a connection may wait for the one that is stopped.
-            async with httpx.AsyncClient(base_url=service.url, trust_env=False, timeout=5) as client:
+            async with httpx.AsyncClient(base_url=service.url, trust_env=False, timeout=2) as client:
                 try:
                     body: dict[str, Any] = (await client.get(PATH)).json()
                 except httpx.TimeoutException:

@@ -28,8 +28,7 @@ from hyperframe.frame import (
 )
 
 from feed.serving.certificate import self_signed
-from tests.cluster import Cluster
-from tests.conftest import cloned
+from tests.clones import Clones
 from tests.h2client import PREFACE, STREAM, Exchange, H2Client, h2client, insecure
 from tests.processes import ServiceProcess, serving
 from tests.raw import RawReader, raw_reading
@@ -68,10 +67,10 @@ class Town:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def town(cluster: Cluster, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
+async def town(clones: Clones, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
     certificate = self_signed(tmp_path_factory.mktemp("tls"), "127.0.0.1")
     async with (
-        cloned(cluster, template) as dsn,
+        clones.one() as dsn,
         serving(dsn) as plain,
         serving(dsn, certificate=certificate) as tls,
     ):

@@ -2,18 +2,23 @@
 
 import asyncio
 import ctypes
+import itertools
 import os
 import resource
 import socket
 import struct
-from contextlib import suppress
+from collections import Counter
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from feed.hypercorn_adapter import listener
+from feed.hypercorn_adapter.config import ListeningSocket
 from feed.serving.certificate import self_signed
 from tests.conftest import make_settings, run_server
 from tests.h2client import STREAM, h2client
@@ -117,3 +122,32 @@ async def test_the_service_may_open_as_many_files_as_the_system_allows_it(dsn: s
             assert resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_herd_that_is_refused_is_taken_off_the_queue_a_little_in_each_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(listener, "monotonic", lambda: next(clock) * listener._TURN / 4)
+    loop = asyncio.get_running_loop()
+    turn, refused = 0, Counter[int]()
+
+    def next_turn() -> None:
+        nonlocal turn
+        turn += 1
+        ticking = loop.call_soon(next_turn)
+        stack.callback(ticking.cancel)
+
+    def refuse(_: str) -> None:
+        refused[turn] += 1
+
+    with ExitStack() as stack:
+        config: Any = SimpleNamespace(admission=SimpleNamespace(enter=refuse))
+        sock = ListeningSocket(config, socket.create_server(("127.0.0.1", 0), backlog=100))
+        for _ in range(40):
+            stack.enter_context(socket.socket()).connect_ex(sock.getsockname())
+        made = listener.Listener(sock, None, 100, {})  # type: ignore[arg-type]
+        stack.callback(made.close)
+        next_turn()
+        await until(lambda: refused.total() == 40)
+    assert max(refused.values()) < 8

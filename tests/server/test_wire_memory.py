@@ -7,10 +7,9 @@ from typing import Any
 
 import asyncpg
 import pytest
-from hypercorn.protocol import ProtocolWrapper
 
+from feed.hypercorn_adapter.exchange import Exchange
 from feed.hypercorn_adapter.http1 import Http1
-from feed.hypercorn_adapter.http1_head import StrictConnection
 from feed.hypercorn_adapter.http2 import Http2
 from feed.hypercorn_adapter.http2_frames import Limited
 from feed.hypercorn_adapter.tcp import TcpConnection
@@ -21,8 +20,8 @@ from tests.server.callers import calling
 from tests.server.postings import INSERT
 from tests.waiting import until
 
-OURS = (TcpConnection, ProtocolWrapper, Http1, Http2, Limited, StrictConnection)
-"""Of the exchanges those may stay for a while that a traceback of the application refers to, and nothing with them."""
+OURS = (TcpConnection, Http1, Http2, Limited, Exchange)
+"""What there is for each connection and each request."""
 
 
 @pytest.fixture

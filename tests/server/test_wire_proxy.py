@@ -137,7 +137,7 @@ async def test_strangers_are_no_proxies(dsn: str, seen: list[dict[str, Any]]) ->
     async with run_server(behind(dsn, "192.0.2.0/24")) as running:
         async with connected(running.url) as (reader, writer):
             writer.write(LINE + HEALTH)
-            assert (await answer(reader)).startswith(b"HTTP/1.1 400")
+            assert (await answer(reader)).startswith(b"HTTP/1.1 501")  # there is no method `PROXY`
         async with connected(running.url) as (reader, writer):
             writer.write(HEALTH)
             assert (await answer(reader)).startswith(b"HTTP/1.1 200")

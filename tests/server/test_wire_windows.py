@@ -30,9 +30,9 @@ async def test_subscribers_that_open_no_window_cost_little_and_lose_nothing_once
         await database.execute(BIG, 20)
         await healthy.jobs(20)  # what is needed once was needed
         memory = Memory(service.process.pid)
-        for _ in range(events - 20):
-            await database.execute(BIG, 1)
-            await healthy.jobs(1)
+        for _ in range(20, events, 4):
+            await database.execute(BIG, 4)
+            await healthy.jobs(4)
         for client in clients:
             await client.ping()
         assert memory.growth < count * MIB // 4 + 16 * MIB

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from feed.hypercorn_adapter.door import Door, StreamProtocol
+from feed.hypercorn_adapter.door import Door
 from feed.hypercorn_adapter.http2_cork import Cork
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -28,21 +28,23 @@ class Socket:
 NATIVE: Any = SimpleNamespace(Socket=Socket)
 
 
-class Told(StreamProtocol):
-    """Notes whether the descriptor was still open when its socket had been told that it is about to be closed."""
+class Told(asyncio.Protocol):
+    """Closes its door as a connection does (tcp.py), and notes whether the descriptor was still open then."""
 
+    door: Door | None = None
     closed_too_early: bool | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        assert self.socket is not None
-        descriptor = self.socket.fd
-        super().connection_lost(exc)
-        assert self.socket.fd == -1
+        if self.door is None or self.door.socket is None:
+            return
+        descriptor = self.door.socket.fd
+        self.door.close()
+        assert self.door.socket.fd == -1
         os.fstat(descriptor)
         self.closed_too_early = False
 
 
-async def connected(protocol: type[StreamProtocol] = StreamProtocol) -> tuple[Any, Any, socket.socket]:
+async def connected() -> tuple[Any, Any, socket.socket]:
     """A transport with its protocol, and the client's end."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -50,8 +52,7 @@ async def connected(protocol: type[StreamProtocol] = StreamProtocol) -> tuple[An
         near, _ = listener.accept()
     near.setblocking(False)
     client.setblocking(False)
-    reader = asyncio.StreamReader(loop=loop)
-    transport, made = await loop.connect_accepted_socket(lambda: protocol(reader, loop=loop), near)
+    transport, made = await loop.connect_accepted_socket(Told, near)
     return transport, made, client
 
 
@@ -64,8 +65,8 @@ def run(loop: Callable[[], asyncio.AbstractEventLoop], work: Coroutine[Any, Any,
 @pytest.mark.parametrize("client_resets", [False, True])
 def test_the_native_socket_is_closed_before_the_descriptor(loop: Any, client_resets: bool) -> None:
     async def work() -> None:
-        transport, protocol, client = await connected(Told)
-        door = Door(transport, NATIVE)
+        transport, protocol, client = await connected()
+        door = protocol.door = Door(transport, NATIVE)
         assert door.socket is not None and door.socket.fd == transport.get_extra_info("socket").fileno()
         if client_resets:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -122,19 +123,16 @@ def test_the_native_writer_waits_for_frames_that_are_kept() -> None:
     run(uvloop.new_event_loop, work())
 
 
-def test_over_tls_and_under_a_strange_protocol_there_is_no_native_socket() -> None:
+def test_over_tls_and_without_the_extension_there_is_no_native_socket() -> None:
     async def work() -> None:
-        transport, protocol, client = await connected()
+        transport, _, client = await connected()
         named = {"sslcontext": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "socket": transport.get_extra_info("socket")}
         secure = SimpleNamespace(
-            get_protocol=lambda: protocol,
             get_extra_info=named.get,
             get_write_buffer_size=lambda: 0,
             is_closing=lambda: False,
         )
         assert Door(secure, NATIVE).socket is None
-        transport.set_protocol(asyncio.Protocol())
-        assert Door(transport, NATIVE).socket is None
         assert Door(transport, None).socket is None
         transport.abort()
         client.close()

@@ -7,8 +7,6 @@ from typing import Any, cast
 import pytest
 from h2.connection import H2Connection
 from h2.events import DataReceived
-from hypercorn.events import RawData
-from hypercorn.protocol.events import EndBody
 
 from feed.hypercorn_adapter.config import WireConfig
 from feed.hypercorn_adapter.connection import Connections
@@ -44,42 +42,25 @@ class Server:
 
     def __init__(self, config: WireConfig) -> None:
         self.transport = Transport()
-        self.writer = SimpleNamespace(transport=self.transport)
         self.door = Door(self.transport, None)
         self.config = config
+        self.parts = SimpleNamespace(app=never_answered, state={})
+        self.client = self.address = ("", 0)
+        self.scheme = "http"
         self.turn = asyncio.Lock()
-        self.ended = False
+        self.ended = self.terminated = False
         self.rations = Rations()
 
     async def drained(self) -> None:
         """At once."""
 
-    async def protocol_send(self, event: object) -> None:
-        if isinstance(event, RawData):
-            self.transport.write(event.data)
+    def not_idle(self) -> None:
+        """Nobody counts."""
 
 
-class Tasks:
-    """Applications that do nothing: the test writes."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-
-    def spawn(self, func: Any, *args: Any) -> None:
-        func(*args).close()
-
-    async def spawn_app(self, *_: Any) -> Any:
-        return asyncio.Queue().put
-
-
-class Flag:
-    """Never set."""
-
-    def is_set(self) -> bool:
-        return False
-
-    async def set(self) -> None:
-        """No."""
+async def never_answered(*_: object) -> None:
+    """An application that does nothing: the test writes."""
+    await asyncio.Event().wait()
 
 
 async def opened(streams: int) -> tuple[Http2, list[Wire], H2Connection, Transport]:
@@ -88,26 +69,23 @@ async def opened(streams: int) -> tuple[Http2, list[Wire], H2Connection, Transpo
     config.write_buffer, config.send_timeout, config.close_timeout = 32_768, 5.0, 1.0
     config.h2_resets, config.h2_reset_rate = 100, 1
     config.h2_control_rate, config.header_bytes = 100, 16_384
+    config.crowds = lambda _: False
     config.connections, config.begin, config.frames = Connections(), Pacer(), Pacer()
     server = Server(config)
-
-    async def mark_request() -> None:
-        """Nobody counts."""
-
-    context = SimpleNamespace(event_class=Flag, terminated=Flag(), mark_request=mark_request)
-    http2 = Http2(None, config, context, Tasks(), cast(Any, {}), False, None, None, server.protocol_send)
-    await http2.initiate()
+    http2 = Http2(cast(Any, server))
+    http2.initiate()
     client = H2Connection()
     client.initiate_connection()
     for number in range(streams):
         request = [(":method", "GET"), (":path", "/"), (":scheme", "http"), (":authority", "feed")]
         client.send_headers(2 * number + 1, request, end_stream=True)
-    await http2.handle(RawData(client.data_to_send()))
-    for stream_id in http2.streams:
-        http2.connection.send_headers(stream_id, [(":status", "200")])
-    await http2._flush()
-    wires = [exchange.wire for exchange in http2.streams.values()]
-    return http2, [wire for wire in wires if wire is not None], client, server.transport
+    http2.data_received(client.data_to_send())
+    while len(http2.streams) < streams:
+        await asyncio.sleep(0)
+    for exchange in http2.streams.values():
+        http2.send_head(exchange, 200, [])
+    await asyncio.sleep(0)
+    return http2, [exchange.wire for exchange in http2.streams.values()], client, server.transport
 
 
 def bodies(client: H2Connection, transport: Transport) -> dict[int, bytes]:
@@ -138,6 +116,6 @@ async def test_the_end_comes_after_all_that_was_handed_over(streams: int) -> Non
     for number, wire in enumerate(wires):
         assert wire.write(Chunk(b"pushed "))
         await wire.send(Chunk(b"pulled"))
-        await http2.stream_send(EndBody(stream_id=2 * number + 1))
+        http2.send_end(http2.streams[2 * number + 1])
     await asyncio.sleep(0)
     assert bodies(client, transport) == {2 * number + 1: b"pushed pulled" for number in range(streams)}

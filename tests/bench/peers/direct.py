@@ -21,12 +21,15 @@ from feed.fanout.hub import Hub
 from feed.fanout.replay_blocks import ReplayBlocks
 from feed.fanout.sources import StreamSources
 from feed.fanout.streams import Streams
-from feed.http import stream
+from feed.http.cors import Cors
 from feed.http.gate import Visitor
+from feed.http.requests import Requests
+from feed.http.stream import StreamEndpoint
 from feed.hypercorn_adapter.connection import Connections, remember_connection
 from feed.hypercorn_adapter.install import installed
 from feed.model.event import Event, Kind
 from feed.model.posting import FIELDS
+from feed.observability.metrics import Metrics
 from feed.serving.hypercorn_config import hypercorn_config
 from feed.serving.sockets import listen, user_timeout_of
 from feed.settings.settings import load_settings
@@ -77,7 +80,11 @@ async def main(port: int) -> None:
     app.add_route("/publish", publish, methods=["POST"])
     history = History(cast(Any, None), settings.replay)
     sources = StreamSources(hub, history, ReplayBlocks(settings.replay.joined_bytes), 1.0)
-    app.include_router(stream.routes(sources, Streams(hub, settings.streams), cast(Any, OpenGate()), settings))
+    requests = Requests(app, Metrics(""))
+    endpoint = StreamEndpoint(
+        sources, Streams(hub, settings.streams), cast(Any, OpenGate()), settings, requests, Cors(app, ())
+    )
+    app.router.routes.append(endpoint.route)
     with listen(settings.listen, user_timeout_of(settings)) as sock, installed():
         config = hypercorn_config(settings, sock, Connections())
         config.keep_alive_max_requests = sys.maxsize
