@@ -1,6 +1,6 @@
 """The wire of a response over HTTP/1.1, and its head, which leaves in one write with what comes of the body at once."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from feed.hypercorn_adapter.connection import drop
 from feed.hypercorn_adapter.server_wire import ServerWire
