@@ -42,7 +42,10 @@ class Http1Wire(ServerWire):
         """Hand a chunk to the transport now; return False where it holds too much already."""
         if self.closed or self._get_size() > self._limit or self._is_closing():
             return False
-        self._put(chunk.chunked if self.chunked else chunk.body)
+        if self._head:
+            self._put(self._framed(chunk))
+        else:  # written out: over TLS every event and subscriber comes by here
+            self._put(chunk.chunked if self.chunked else chunk.body)
         return True
 
     async def send(self, chunk: Chunk) -> None:
@@ -59,6 +62,7 @@ class Http1Wire(ServerWire):
         return body
 
     def _new_member(self) -> "Member | None":
+        self.release_head()  # the native writer must not overtake it
         return self.server.config.native.Member(self.server.door.socket, 0) if self.chunked else None
 
     def reset(self) -> None:
