@@ -1,11 +1,14 @@
 """Who is measured side by side: the feed, with and without its wire, and its peers."""
 
 import dataclasses
+import os
 import secrets
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import asyncpg
 import jwt
@@ -15,6 +18,7 @@ from feed.bench.fanout import spec_of
 from feed.bench.spec import Http, Spec
 from feed.bench.writer import Writer, new_run, sql_writer
 from feed.database.migrate import migrate
+from feed.serving.certificate import self_signed
 from feed.settings.settings import load_settings
 from tests.bench.machine import Cores
 from tests.bench.publisher import publishing
@@ -69,7 +73,7 @@ def _peer_spec(separator: str = "\n\n") -> Callable[[Server, str, int, Mode, Cor
 def _peer_writer(*, raw: bool) -> Callable[[Server, str], AbstractAsyncContextManager[Writer]]:
     @asynccontextmanager
     async def writer(server: Server, _: str) -> AsyncIterator[Writer]:
-        async with publishing(server.url, raw=raw) as made:
+        async with publishing(server.plain or server.url, raw=raw) as made:
             yield made
 
     return writer
@@ -146,6 +150,37 @@ FLOOR = Contender(
     "a loop of write(2)", (H1,), lambda _, cores: python_app("python", "tests.bench.peers.floor", cores), _peer_spec(),
     _peer_writer(raw=False),
 )  # fmt: skip
+
+
+@asynccontextmanager
+async def _certificate() -> AsyncIterator[tuple[Path, Path]]:
+    """A certificate and its key, which readers that start meanwhile believe."""
+    before = os.environ.get("SSL_CERT_FILE")
+    with tempfile.TemporaryDirectory(prefix="feed-bench-") as folder:
+        made = self_signed(Path(folder), "127.0.0.1")
+        os.environ["SSL_CERT_FILE"] = str(made[0])
+        try:
+            yield made
+        finally:
+            os.environ.pop("SSL_CERT_FILE")
+            if before is not None:
+                os.environ["SSL_CERT_FILE"] = before
+
+
+@asynccontextmanager
+async def _feed_tls(dsn: str, cores: Cores) -> AsyncIterator[Server]:
+    async with _certificate() as (certfile, keyfile), feed(dsn, cores, certfile=certfile, keyfile=keyfile) as server:
+        yield server
+
+
+@asynccontextmanager
+async def _nchan_tls(_: str, cores: Cores) -> AsyncIterator[Server]:
+    async with _certificate() as certificate, nchan(cores, certificate) as server:
+        yield server
+
+
+FEED_TLS = dataclasses.replace(FEED, name="feed with TLS", start=_feed_tls)
+NCHAN_TLS = dataclasses.replace(NCHAN, name="nchan with TLS", start=_nchan_tls)
 BRIEF = tuple(
     dataclasses.replace(who, modes=tuple(mode for mode in who.modes if who.name == "feed" or mode != SHARED))
     for who in (FEED, NCHAN, NAIVE_HYPERCORN, NAIVE_UVICORN, FASTAPI_UVICORN)

@@ -7,13 +7,14 @@ from typing import Any
 from feed.bench.fanout import Fanout, Load, run
 from feed.bench.readers import reading
 from feed.errors import FeedError
-from tests.bench.contenders import ALL, FEED, H1, H2, NCHAN, SHARED, Contender, Mode, mode_name
+from tests.bench.contenders import ALL, FEED, FEED_TLS, H1, H2, NCHAN, NCHAN_TLS, SHARED, Contender, Mode, mode_name
 from tests.bench.section import Bench, Section, Target, at_least
 from tests.bench.services import Server
 
 BUSY = 0.55
 """The share of its core that a server is kept at: a saturated one joins events, which flatters it."""
 TARGETS = {H1: 200_000, H2: 150_000, SHARED: 250_000}
+OF_NCHAN_TLS = 0.8
 OF_NCHAN = {H1: 1.25, H2: 1.6, SHARED: 4.0}
 
 
@@ -44,7 +45,7 @@ async def section(bench: Bench) -> Section:
         },
     )  # fmt: skip
     found: dict[tuple[str, Mode], dict[str, Any]] = {}
-    for who in ALL:
+    for who in (*ALL, FEED_TLS, NCHAN_TLS):
         if not bench.wants(who.name):
             continue
         if who.absent:
@@ -69,7 +70,11 @@ async def section(bench: Bench) -> Section:
             if nchan is not None and mode in OF_NCHAN:
                 times = ours / nchan["deliveries_per_cpu_second"]
                 targets.append(Target(f"{times:.2f} x nchan, >= {OF_NCHAN[mode]:g}", times >= OF_NCHAN[mode]))
-        if (name, mode) == (NCHAN.name, H1):
+        secured = found.get((NCHAN_TLS.name, mode))
+        if name == FEED_TLS.name and secured is not None:
+            times = row["deliveries_per_cpu_second"] / secured["deliveries_per_cpu_second"]
+            targets.append(Target(f"{times:.2f} x nchan with TLS, >= {OF_NCHAN_TLS:g}", times >= OF_NCHAN_TLS))
+        if name in {NCHAN.name, NCHAN_TLS.name} and mode == H1:
             row["joined"] = None  # its body has no chunks that would tell one write from the next
         page.add(*targets, **row | {"who": name, "http": mode_name(mode)})
     order = [mode_name(mode) for mode in (H1, H2, SHARED)]

@@ -31,6 +31,8 @@ class Server:
     url_h2: str
     log: Path | None = None
     """What it has logged, where that is kept."""
+    plain: str = ""
+    """Where events are posted to a server whose subscribers have TLS, if that is somewhere else."""
     headers: tuple[tuple[str, str], ...] = ()
     """What a request for a stream needs besides."""
 
@@ -154,16 +156,20 @@ def _nginx() -> str | None:
 
 
 @asynccontextmanager
-async def nchan(cores: Cores) -> AsyncIterator[Server]:
-    """nginx with nchan, one worker."""
+async def nchan(cores: Cores, certificate: tuple[Path, Path] | None = None) -> AsyncIterator[Server]:
+    """nginx with nchan, one worker; with a certificate (and its key) its subscribers have TLS."""
     with tempfile.TemporaryDirectory(prefix="feed-nchan-") as folder:
         files = raise_files()
-        first, second = _free_ports(2)
+        (first, second), secure = _free_ports(2), _free_ports(2)
+        tls = "" if certificate is None else (
+            f"listen 127.0.0.1:{secure[0]} ssl backlog=4096; listen 127.0.0.1:{secure[1]} ssl http2 backlog=4096; "
+            f"ssl_certificate {certificate[0]}; ssl_certificate_key {certificate[1]};"
+        )  # fmt: skip
         conf = Path(folder) / "nginx.conf"
         conf.write_text(
             (Path(__file__).parent / "peers" / "nchan.conf").read_text().format(
                 module=nchan_module(), folder=folder, port=first, port_h2=second, files=files,
-                connections=min(files - 64, 32_768), user="user root;" if os.geteuid() == 0 else "",
+                connections=min(files - 64, 32_768), tls=tls, user="user root;" if os.geteuid() == 0 else "",
             )
         )  # fmt: skip
         process = await asyncio.create_subprocess_exec(_nginx() or "nginx", "-c", str(conf), "-p", folder)
@@ -171,7 +177,11 @@ async def nchan(cores: Cores) -> AsyncIterator[Server]:
         try:
             url = f"http://127.0.0.1:{first}"
             await _answering(process, url, "/")
-            yield Server(url, process.pid, f"http://127.0.0.1:{second}")
+            if certificate is None:
+                yield Server(url, process.pid, f"http://127.0.0.1:{second}")
+            else:
+                over_tls = [f"https://127.0.0.1:{port}" for port in secure]
+                yield Server(over_tls[0], process.pid, over_tls[1], plain=url)
         finally:
             await _end(process)
 
