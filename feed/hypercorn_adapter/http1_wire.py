@@ -42,7 +42,10 @@ class Http1Wire(ServerWire):
         """Hand a chunk to the transport now; return False where it holds too much already."""
         if self.closed or self._get_size() > self._limit or self._is_closing():
             return False
-        self._put(chunk.chunked if self.chunked else chunk.body)
+        if self._head:
+            self._put(self._framed(chunk))
+        else:  # written out: every event and subscriber that no native writer serves come by here
+            self._put(chunk.chunked if self.chunked else chunk.body)
         return True
 
     async def send(self, chunk: Chunk) -> None:
