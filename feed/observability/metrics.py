@@ -128,7 +128,7 @@ class Metrics:
             self.replays.labels(source)
         for result in ("hit", "read"):
             self.history_pages.labels(result)
-        for part in ("tailer", "sequencer", "retention"):
+        for part in ("tailer", "sequencer", "retention", "indexer"):
             self.reconnects.labels(part)
         for bound in (*map(str, BEHIND), "+Inf"):
             self.behind.labels(bound)

@@ -181,7 +181,7 @@ async def test_a_lost_database_is_counted_when_it_is_found_again(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
         "AND application_name IN ('feed tailer', 'feed sequencer', 'feed retention')"
     )
-    for part in ("tailer", "sequencer", "retention"):
+    for part in ("tailer", "sequencer", "retention", "indexer"):
         await scraped(server.url, "feed_database_reconnects_total", 1, part=part)
 
 
