@@ -122,7 +122,9 @@ async def pool(settings: DatabaseSettings, dsn: str) -> AsyncIterator["asyncpg.P
     made = asyncpg.create_pool(
         dsn, min_size=0, max_size=settings.pool_size, timeout=settings.connect_timeout,
         command_timeout=settings.query_timeout, max_inactive_connection_lifetime=60.0,
-        server_settings=_server_settings(settings, "pool"), init=ready,
+        # Planned once for each connection and form of a filter, not at each of the first five times: a list takes
+        # longer to plan than to read.
+        server_settings=_server_settings(settings, "pool") | {"plan_cache_mode": "force_generic_plan"}, init=ready,
     )  # fmt: skip
     await made
     try:

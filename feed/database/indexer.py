@@ -37,7 +37,8 @@ SELECT l.position, CASE WHEN l.origin IS NULL AND l.kind IN ('posted', 'updated'
   FROM log l WHERE l.position > $1 ORDER BY l.position LIMIT $2
 """
 # posted_at travels as a text: a timestamptz goes on beyond the year 9999, and a datetime does not.
-_POSTINGS = f"SELECT j.id, j.closed_at IS NULL AS open, j.posted_at::text, {', '.join(f'j.{name}' for name in FILTERED)} FROM job j"
+_COLUMNS = ", ".join(f"j.{name}" for name in FILTERED)
+_POSTINGS = f"SELECT j.id, j.closed_at IS NULL AS open, j.posted_at::text, {_COLUMNS} FROM job j"
 _ENTER = """
 INSERT INTO search (id, open, posted_at, pay, latitude, longitude, lexemes)
 SELECT * FROM unnest($1::bigint[], $2::boolean[], $3::text[]::timestamptz[], $4::float8[], $5::float8[], $6::float8[],

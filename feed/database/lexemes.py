@@ -27,9 +27,9 @@ _SHORT = 3
 _STEPS = [2.0 ** (step / 2) for step in range(24, 46)]
 """Steps of yearly pay, from 4,096 to 5.9 million, each 1.4 times the one before. A posting has a lexeme for each step that
 its pay reaches, and a filter asks for the highest one below its minimum."""
-_CELLS = (0.5, 2.0, 8.0, 32.0)
+_CELLS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Sizes of the grid's cells, in degrees of latitude and longitude."""
-_FEW_CELLS = 20
+_FEW_CELLS = 40
 """Cells that a circle may be covered by, unless they are of the largest size."""
 
 
@@ -130,17 +130,13 @@ def _covering(near: Near) -> list[str]:
         first, last = math.floor(west / degrees), math.floor(east / degrees)
         if len(rows) * (last - first + 1) <= _FEW_CELLS or degrees == _CELLS[-1]:
             break
-    # Longitudes are taken as they are given, -180 to 180, both included.
-    lowest, highest, around = math.floor(-180 / degrees), math.floor(180 / degrees), 360 / degrees
-    columns: set[int] = set()
-    for column in range(first, last + 1):
-        columns.update(
-            other
-            for shift in (-1, 0, 1)
-            for other in (math.floor(column + shift * around), math.ceil(column + shift * around))
-            if lowest <= other <= highest
-        )
-    return [_cell(size, row, column) for row in rows for column in sorted(columns)]
+    # Longitudes are taken as they are given, -180 to 180, both included. Beyond that meridian, a cell more on either side
+    # makes up for what division rounds.
+    lowest, highest, around = math.floor(-180 / degrees), math.floor(180 / degrees), round(360 / degrees)
+    columns = {*range(first, last + 1)}
+    for shift in (-around, around):
+        columns.update(range(first + shift - 1, last + shift + 2))
+    return [_cell(size, row, column) for row in rows for column in sorted(columns) if lowest <= column <= highest]
 
 
 def _cell(size: int, row: int, column: int) -> str:

@@ -18,8 +18,10 @@ _WAIT = 5.0
 """Seconds that a list waits for its turn."""
 _GLANCE = 2_000
 """Postings that every list looks at first: about 2 ms."""
-_WALK = 30_000
-"""Postings that are looked at where a glance found some, but too few: about 10 ms."""
+_WALK = {"arrived": 30_000, "posted": 10_000}
+"""Postings that are looked at where a glance found some, but too few: about 10 ms. By `posted_at`, they lie scattered."""
+_SAMPLE = 30_000
+"""Postings of which those that match are counted."""
 _GATHER = 1_000
 """Postings that are fetched by their lexemes at first. They lie scattered: about 12 ms where they are not in memory."""
 _FREQUENT = 3
@@ -84,8 +86,8 @@ class Lists:
                     break
                 statement = Statement(wanted, page)
                 if step == "walk":
-                    rows = await self._fetch(statement.walk(_WALK))
-                    if _settled(rows, page, _WALK):
+                    rows = await self._fetch(statement.walk(_WALK[page.sort]))
+                    if _settled(rows, page, _WALK[page.sort]):
                         return rows
                 else:
                     most = _GATHER if step == "gather some" else None
@@ -97,16 +99,16 @@ class Lists:
     async def _about(self, wanted: Filter, page: Page) -> int | None:
         page = replace(page, sort="arrived", after=None, before=None)
         async with self._turn(self._slow):
-            row = (await self._fetch(Statement(wanted, page).count_first(_WALK)))[0]
+            row = (await self._fetch(Statement(wanted, page).count_first(_SAMPLE)))[0]
             if not row["usable"]:
                 return None
             total = _total(row, page)
             if wanted == EVERYTHING:
                 return int(total - row["stale"] + row["fresh"])
-            if total <= _WALK:
+            if total <= _SAMPLE:
                 return int(row["size"] + row["fresh"])
             if row["size"] >= _SURE:
-                return _rounded(int(row["size"] / _WALK * total))
+                return _rounded(int(row["size"] / _SAMPLE * total))
             row = (await self._fetch(Statement(wanted, page).count_gathered(_COUNTED)))[0]
             return int(row["size"] + row["fresh"]) if row["usable"] else None
 

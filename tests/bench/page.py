@@ -14,7 +14,20 @@ import typer
 from rich.console import Console
 
 from feed.errors import FeedError
-from tests.bench import accept, burst, curves, fanout, filters, latency, memory, selfcheck, stalls, storm, writers_cost
+from tests.bench import (
+    accept,
+    burst,
+    curves,
+    fanout,
+    filters,
+    latency,
+    lists,
+    memory,
+    selfcheck,
+    stalls,
+    storm,
+    writers_cost,
+)
 from tests.bench.machine import ROOT, cores, described, pin, postgres_version, raise_files
 from tests.bench.section import Bench, Section
 from tests.bench.services import postgres
@@ -31,6 +44,7 @@ SECTIONS = {
     "storm": storm.section,
     "stalls": stalls.section,
     "writers": writers_cost.section,
+    "lists": lists.section,
     "curves": curves.section,
 }
 _NARROWEST = 150

@@ -119,8 +119,8 @@ PLANS = {
     "scan": {},
     "changed": {},
     "walk": {},
-    "gather some": {"_GLANCE": 0, "_WALK": 0},
-    "gather all": {"_GLANCE": 0, "_WALK": 0, "_GATHER": 0},
+    "gather some": {"_GLANCE": 0, "_WALK": {"arrived": 0, "posted": 0}},
+    "gather all": {"_GLANCE": 0, "_WALK": {"arrived": 0, "posted": 0}, "_GATHER": 0},
 }
 """Ways in which a list is found, and the bounds that lead to each."""
 
