@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from feed.database.conditions import conditions
-from feed.database.lexemes import box_of, query_of
+from feed.database.lexemes import box_of, query_of, quick_query_of
 from feed.model.filter import EARTH_RADIUS, Filter
 from feed.model.page import Page
 from feed.model.posting import FIELDS
@@ -22,6 +22,7 @@ from feed.model.posting import FIELDS
 BEHIND = 2_000
 """Changes behind the index's position that a list looks at; with more, the index is not used."""
 
+_INDEXED = "x.id, x.posted_at, x.pay, x.latitude, x.longitude, x.lexemes"
 COLUMNS = ", ".join(f"j.{name}" for name in FIELDS)
 
 # Of the inbox, those that the last advance() did not see; see the comment on `rescue` and `ident` in 0003_log.sql.
@@ -74,21 +75,25 @@ class Statement:
         )
         return self
 
-    def gather(self, most: int | None) -> "Statement":
-        """Look at all postings with the lexemes, or at none if they are `most` or more."""
+    def gather_some(self, most: int) -> "Statement":
+        """Look at all postings with the lexemes that the index is quick to find, or at none if they are `most` or more."""
+        found = " UNION ALL ".join(
+            f"(SELECT {_INDEXED} FROM search x WHERE {state} AND {self._having(quick_query_of(self._wanted))} "
+            f"AND {self._beyond('x')})"
+            for state in self._states()
+        )
+        gathered = f"SELECT x.* FROM ({found}) x WHERE (SELECT u.usable FROM u) LIMIT {most}"
+        few = f"(SELECT count(*) FROM g) < {most} AND {self._plausible(cells=False)}"
+        self.sql = self._gathered(gathered, few)
+        return self
+
+    def gather(self) -> "Statement":
+        """Look at all postings with the lexemes."""
         found = " UNION ALL ".join(
             f"(SELECT x.id, x.posted_at FROM search x WHERE {state} AND {self._plausible()} AND {self._beyond('x')})"
             for state in self._states()
         )
-        few = "true" if most is None else f"(SELECT count(*) FROM g) < {most}"
-        self.sql = self._indexed(
-            f"g AS MATERIALIZED (SELECT g.id, g.posted_at FROM ({found}) g WHERE (SELECT u.usable FROM u)"
-            f"{'' if most is None else f' LIMIT {most}'}), "
-            "w AS MATERIALIZED (SELECT x.id, x.posted_at FROM ("
-            f"SELECT g.id, g.posted_at FROM g WHERE {few} AND g.id NOT IN (SELECT c.id FROM c) ORDER BY {self._order('g')}"
-            f") x {self._checked()} ORDER BY {self._order('x')} LIMIT {self._rows})",
-            "(SELECT count(*) FROM g)",
-        )
+        self.sql = self._gathered(f"SELECT x.* FROM ({found}) x WHERE (SELECT u.usable FROM u)", "true")
         return self
 
     def count_first(self, most: int) -> "Statement":
@@ -107,6 +112,15 @@ class Statement:
         )
         self.sql = self._counting(f"SELECT count(*) FROM (SELECT 1 FROM ({found}) x LIMIT {most}) x")
         return self
+
+    def _gathered(self, gathered: str, condition: str) -> str:
+        return self._indexed(
+            f"g AS MATERIALIZED ({gathered}), "
+            "w AS MATERIALIZED (SELECT x.id, x.posted_at FROM ("
+            f"SELECT x.id, x.posted_at FROM g x WHERE {condition} AND x.id NOT IN (SELECT c.id FROM c) "
+            f"ORDER BY {self._order('x')}) x {self._checked()} ORDER BY {self._order('x')} LIMIT {self._rows})",
+            "(SELECT count(*) FROM g)",
+        )
 
     def _indexed(self, found: str, size: str) -> str:
         """Unite what the index finds, as `w`, with what changed behind its position."""
@@ -149,15 +163,14 @@ class Statement:
 
     def _first(self, most: int) -> str:
         """Return a sub-select of the first rows of the index in the order of the page, behind its mark."""
-        columns = "x.id, x.posted_at, x.pay, x.latitude, x.longitude, x.lexemes"
         of_each = [
-            f"(SELECT {columns} FROM search x WHERE {state} AND {self._beyond('x')} "
+            f"(SELECT {_INDEXED} FROM search x WHERE {state} AND {self._beyond('x')} "
             f"ORDER BY {self._order('x')} LIMIT {most})"
             for state in self._states()
         ]
         if len(of_each) == 1:
             return of_each[0]
-        return f"(SELECT {columns} FROM ({' UNION ALL '.join(of_each)}) x ORDER BY {self._order('x')} LIMIT {most})"
+        return f"(SELECT {_INDEXED} FROM ({' UNION ALL '.join(of_each)}) x ORDER BY {self._order('x')} LIMIT {most})"
 
     def _checked(self) -> str:
         """Return a join that leaves out what does not match exactly; rows are asked for one by one, in their order."""
@@ -172,9 +185,7 @@ class Statement:
 
     def _plausible(self, *, cells: bool = True) -> str:
         """Return the conditions on a row of the index, which every posting meets that matches, and few others."""
-        where = []
-        if asked := query_of(self._wanted, cells=cells):
-            where.append(f"x.lexemes @@ (SELECT {self._bind(' & '.join(asked))}::text::tsquery)")
+        where = [self._having(query_of(self._wanted, cells=cells))]
         wanted: Filter | None = self._wanted
         while wanted is not None:
             if wanted.salary_min is not None:
@@ -182,7 +193,10 @@ class Statement:
             if wanted.near is not None:
                 where.append(self._around(wanted))
             wanted = wanted.within
-        return " AND ".join(where) or "true"
+        return " AND ".join(where)
+
+    def _having(self, asked: Sequence[str]) -> str:
+        return f"x.lexemes @@ (SELECT {self._bind(' & '.join(asked))}::text::tsquery)" if asked else "true"
 
     def _around(self, wanted: Filter) -> str:
         assert wanted.near is not None  # noqa: S101

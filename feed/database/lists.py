@@ -22,8 +22,8 @@ _WALK = {"arrived": 30_000, "posted": 10_000}
 """Postings that are looked at where a glance found some, but too few: about 10 ms. By `posted_at`, they lie scattered."""
 _SAMPLE = 30_000
 """Postings of which those that match are counted."""
-_GATHER = 1_000
-"""Postings that are fetched by their lexemes at first. They lie scattered: about 12 ms where they are not in memory."""
+_GATHER = 2_000
+"""Postings that are fetched by their lexemes at first. They lie scattered: about 20 ms where they are not in memory."""
 _FREQUENT = 3
 """Postings in a glance from which on a filter is taken for a frequent one."""
 _COUNTED = 5_000
@@ -89,10 +89,13 @@ class Lists:
                     rows = await self._fetch(statement.walk(_WALK[page.sort]))
                     if _settled(rows, page, _WALK[page.sort]):
                         return rows
+                elif step == "gather some":
+                    rows = await self._fetch(statement.gather_some(_GATHER))
+                    if rows[0]["usable"] and rows[0]["size"] < _GATHER:
+                        return rows
                 else:
-                    most = _GATHER if step == "gather some" else None
-                    rows = await self._fetch(statement.gather(most))
-                    if rows[0]["usable"] and (most is None or rows[0]["size"] < most):
+                    rows = await self._fetch(statement.gather())
+                    if rows[0]["usable"]:
                         return rows
             return await self._fetch(Statement(wanted, page).scan())
 
