@@ -16,7 +16,7 @@ from feed.supervision import Backoff, supervised
 
 log = structlog.get_logger(__name__)
 
-BATCH = 500
+BATCH = 250
 """Events, or ids, that one transaction enters."""
 _INTERVAL = 0.1
 """Seconds between two looks at the log; what is not entered yet is read by every list."""
@@ -95,7 +95,7 @@ class Indexer:
             self._backoff.reset()
             took = loop.time() - began
             if entered >= BATCH:
-                await asyncio.sleep(took / 2)  # the database has others to serve
+                await asyncio.sleep(took)  # writers, readers and subscribers want the processors as well
                 continue
             await asyncio.sleep(max(_INTERVAL, took))
             while self._sequencer.leading.is_set() and self._head() <= self.position and loop.time() - began < _LOOK:

@@ -11,7 +11,8 @@ CREATE TABLE search (
   latitude  double precision,
   longitude double precision,
   lexemes   tsvector NOT NULL
-) WITH (autovacuum_vacuum_scale_factor = 0.05);
+);
+ALTER TABLE search ALTER COLUMN lexemes SET STATISTICS 0;  -- no plan depends on them, and they take seconds to gather
 CREATE INDEX search_arrived ON search (open, id);
 CREATE INDEX search_posted ON search (open, posted_at, id);
 
