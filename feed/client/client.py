@@ -40,9 +40,9 @@ class JobsPage:
     """A page of postings, newest first, without their descriptions.
 
     `next` is the `after` of the next page, None on the last; `previous` is the `before` of the page before, None on
-    the first. `about` says how many postings all pages have, if that was asked for and is known. `last_event_id` belongs to the same read:
-    following from it misses nothing (an overlap is normal: ignore a `version` that is not above the one
-    held).
+    the first. `about` says how many postings all pages have, if that was asked for and is known. `last_event_id`
+    belongs to the same read: following from it misses nothing (an overlap is normal: ignore a `version` that is not
+    above the one held).
     """
 
     jobs: list[dict[str, Any]]
