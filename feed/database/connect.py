@@ -125,7 +125,10 @@ async def pool(settings: DatabaseSettings, dsn: str) -> AsyncIterator["asyncpg.P
     made = asyncpg.create_pool(
         dsn, min_size=0, max_size=settings.pool_size, timeout=settings.connect_timeout,
         command_timeout=settings.query_timeout, max_inactive_connection_lifetime=60.0,
-        server_settings=_server_settings(settings, "pool"), init=ready, reset=as_it_is,
+        # Planned once for each connection and form of a filter, not at each of the first five times: a list takes
+        # longer to plan than to read.
+        server_settings=_server_settings(settings, "pool") | {"plan_cache_mode": "force_generic_plan"}, init=ready,
+        reset=as_it_is,
     )  # fmt: skip
     await made
     try:

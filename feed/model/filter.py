@@ -1,6 +1,6 @@
 """A filter: which events a subscriber wants. OR within a name, AND between names.
 
-`Filter.matches` decides in memory; `feed.database.jobs` asks the same of SQL, with the functions of
+`Filter.matches` decides in memory; `feed.database.conditions` asks the same of SQL, with the functions of
 migrations/0004_fold.sql. `tests/postgres/test_filter.py` holds the two against each other.
 """
 

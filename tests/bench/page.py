@@ -21,6 +21,7 @@ from tests.bench import (
     fanout,
     filters,
     latency,
+    lists,
     memory,
     restart,
     selfcheck,
@@ -47,6 +48,7 @@ SECTIONS = {
     "stalls": stalls.section,
     "flask": threads.section,
     "writers": writers_cost.section,
+    "lists": lists.section,
     "curves": curves.section,
 }
 _NARROWEST = 150

@@ -4,17 +4,21 @@ import dataclasses
 import math
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from feed.database import lists
 from feed.database.connect import pool
 from feed.database.jobs import JobStore
 from feed.errors import Invalid
 from feed.model.filter import PERIODS, Filter, Near, Terms, distance_km
+from feed.model.page import Page
 from feed.model.posting import PostingIn
 from feed.model.query import FilterQuery
 from tests.conftest import make_settings
 from tests.postgres.events import Connection, advanced
+from tests.postgres.indexing import index, indexed
 
 once = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
@@ -111,7 +115,21 @@ def filters(draw: st.DrawFn) -> Filter:
     return dataclasses.replace(wanted, near=draw(near)) if "near" in names else wanted
 
 
-async def test_streams_and_lists_agree_on_every_posting_and_filter(database: Connection, dsn: str) -> None:
+PLANS = {
+    "scan": {},
+    "changed": {},
+    "walk": {},
+    "gather some": {"_GLANCE": 0, "_WALK": {"arrived": 0, "posted": 0}},
+    "gather all": {"_GLANCE": 0, "_WALK": {"arrived": 0, "posted": 0}, "_GATHER": 0},
+}
+"""Ways in which a list is found, and the bounds that lead to each."""
+
+PAGES = (Page(open=None, limit=1000), Page(limit=1000, sort="posted"))
+
+
+async def test_streams_and_lists_agree_on_every_posting_and_filter(
+    database: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given_postings: list[PostingIn] = []
     wanted: set[Filter] = set()
 
@@ -144,10 +162,21 @@ async def test_streams_and_lists_agree_on_every_posting_and_filter(database: Con
         await store.write(given_postings)
         streamed = {event.job["id"]: Terms(event.job) for event in await advanced(database)}
         assert len(streamed) == len(given_postings)
-        for one in wanted:
-            listing = await store.list(one, closed=None, below=None, limit=1000)
-            listed = {orjson.loads(job)["id"] for job in listing.jobs}
-            matched = {job for job, terms in streamed.items() if one.matches(terms)}
-            assert listed == matched, (one, [streamed[job]._job for job in listed ^ matched])
-            found += bool(matched)
-    assert found > len(wanted) / 3  # the comparison was of something
+        for plan, bounds in PLANS.items():
+            with monkeypatch.context() as patch:
+                for name, value in bounds.items():
+                    patch.setattr(lists, name, value)
+                if plan == "scan":
+                    await database.execute("UPDATE search_state SET filled = 0")
+                elif plan == "walk":
+                    await index(database, dsn)
+                    assert len(await indexed(database)) == len(streamed)
+                else:
+                    await database.execute("UPDATE search_state SET filled = NULL")
+                for number, one in enumerate(wanted):
+                    listing = await store.list(one, PAGES[number % 2])
+                    listed = {orjson.loads(job)["id"] for job in listing.jobs}
+                    matched = {job for job, terms in streamed.items() if one.matches(terms)}
+                    assert listed == matched, (plan, one, [streamed[job]._job for job in listed ^ matched])
+                    found += bool(matched)
+    assert found > len(PLANS) * len(wanted) / 3  # the comparison was of something
