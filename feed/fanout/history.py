@@ -43,7 +43,7 @@ class Pruned(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The encoded events with after < position <= upto, without a gap. `size` is the bytes of their frames."""
+    """The encoded events with after < position <= upto, without a gap. `size` is the bytes that they take."""
 
     after: int
     upto: int
@@ -89,7 +89,7 @@ class History:
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes of frames in the pages in memory."""
+        """Bytes that the pages in memory take."""
         return self._bytes
 
     def page(self, position: int, epoch: int, head: int, generation: int) -> "asyncio.Future[Page]":
@@ -161,7 +161,7 @@ class History:
         if not events or len(events) != upto - after or events[-1].position != upto:
             raise Pruned(upto)
         encoded = [EncodedEvent(epoch, event) for event in events]
-        return Page(after, upto, encoded, sum(len(one.frame) for one in encoded))
+        return Page(after, upto, encoded, sum(one.size for one in encoded))
 
     def _keep(self, number: int, page: Page) -> None:
         old = self._cached.pop(number, None)

@@ -128,7 +128,7 @@ class Hub:
             group.totals.add(len(frames), size)  # after those who refused have left: it does not count for them
         self._wake_waiting()
         if self._canary is not None:
-            self._time_canaries(batch)
+            self._time_canaries(events)
 
     def _candidates(self, batch: Sequence[EncodedEvent]) -> Mapping[Group, Sequence[EncodedEvent]]:
         """The groups that may want events of the batch, with these events; all of them where the index fails."""
@@ -155,11 +155,11 @@ class Hub:
         self.counters.deliveries += events
         self.counters.bytes += size
 
-    def _time_canaries(self, batch: Sequence[EncodedEvent]) -> None:
+    def _time_canaries(self, events: Sequence[Event]) -> None:
         """Show the canaries of a batch to the one who measures them, after all subscribers were served."""
-        for one in batch:
-            if one.event.kind is Kind.CANARY and self._canary is not None:
-                self._canary.note_arrival(one.event)
+        for event in events:
+            if event.kind is Kind.CANARY and self._canary is not None:
+                self._canary.note_arrival(event)
 
     def join(self, wanted: Filter, member: Subscriber) -> None:
         """Make a subscriber live. Its position must be the head: nothing may be awaited after that was checked."""
