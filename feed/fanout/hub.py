@@ -26,6 +26,10 @@ from feed.wire.pacer import Pacer
 log = structlog.get_logger(__name__)
 
 
+_REPLAY_SECONDS = 0.001
+"""Seconds of a turn of the event loop that one stream replays for, before live events have theirs."""
+
+
 @dataclass(slots=True)
 class Counters:
     """What the hub has done since it started."""
@@ -58,7 +62,7 @@ class Hub:
         self.head = 0
         self.generation = 0  # goes up when the log is replaced by another one: positions of older generations are void
         self.behind = 0  # events that the source knows of and has not published yet
-        self.replays = Pacer()
+        self.replays = Pacer(seconds=_REPLAY_SECONDS)
         self._waiting: set[asyncio.Event] = set()
 
     def next_id(self) -> str:
