@@ -63,6 +63,10 @@ _READ: dict[str, Callable[[str], Any]] = {
     "id": _json, "tags": _json, "version": int, "salary_min": float, "salary_max": float, "latitude": float,
     "longitude": float, "posted_at": _time, "valid_through": _time, "updated_at": _time, "closed_at": _time,
 }  # fmt: skip
+_Reader = Callable[[str], Any] | None
+_OF_JOB: tuple[tuple[str, _Reader], ...] = tuple((name, _READ.get(name)) for name in FIELDS)
+_OF_WAS: tuple[tuple[str, _Reader], ...] = tuple((name, _READ.get(name)) for name in FILTERED)
+_KINDS = {kind.value: kind for kind in Kind if kind is not Kind.UNKNOWN}
 
 
 def events_of(rows: Iterable[Any]) -> list[Event]:
@@ -76,30 +80,28 @@ def events_of(rows: Iterable[Any]) -> list[Event]:
 def _event_of(
     position: int, kind: str, reason: str | None, job: list[str | None], was: list[str | None] | None
 ) -> Event:
-    known = Kind(kind)
-    if known is Kind.UNKNOWN:
-        return Event(position, known, dict.fromkeys(FIELDS))
-    return Event(position, known, _named(FIELDS, job), None if was is None else _named(FILTERED, was), reason)
+    known = _KINDS.get(kind)
+    if known is None:
+        return Event(position, Kind.UNKNOWN, dict.fromkeys(FIELDS))
+    return Event(position, known, _named(_OF_JOB, job), None if was is None else _named(_OF_WAS, was), reason)
 
 
 def tail_of(rows: Sequence[Any], now: float) -> list[Event]:
     """Decode rows of TAIL that came `now`, in monotonic time."""
     events = events_of(row[3:8] for row in rows)
-    for place, row in enumerate(rows):
-        if row["row_age"] is not None and events[place].kind is Kind.CANARY:
-            events[place] = replace(events[place], captured=now - row["row_age"])
+    for place, event in enumerate(events):
+        if event.kind is Kind.CANARY and (age := rows[place]["row_age"]) is not None:
+            events[place] = replace(event, captured=now - age)
     return events
 
 
-def _named(names: tuple[str, ...], texts: list[str | None]) -> dict[str, Any]:
-    found: dict[str, Any] = dict(zip(names, texts, strict=False))
-    if len(found) < len(names):
-        found = dict.fromkeys(names) | found
-    for name, read in _READ.items():
-        text = found.get(name)
-        if text is not None:
-            found[name] = read(text)
-    return found
+def _named(fields: tuple[tuple[str, _Reader], ...], texts: list[str | None]) -> dict[str, Any]:
+    if len(texts) < len(fields):
+        texts = [*texts, *[None] * (len(fields) - len(texts))]
+    return {
+        name: text if text is None or read is None else read(text)
+        for (name, read), text in zip(fields, texts, strict=False)
+    }  # fmt: skip
 
 
 async def _decoded(rows: Sequence[Any]) -> list[Event]:

@@ -11,6 +11,7 @@ from feed.model.event import Event, Kind
 # JSON escapes CR and LF. These too end a line for readers that split text by Unicode's rules, so they are escaped.
 _BREAKS = re.compile("[\x85\u2028\u2029]")
 _DATA = b"\ndata: "
+_KIND = {kind: b"\nevent: %b%b" % (kind.value.encode(), _DATA) for kind in Kind}
 
 
 def encode(value: Any) -> bytes:
@@ -33,12 +34,7 @@ def document(event: Event, kind: Kind) -> dict[str, Any]:
 
 def event_frame(epoch: int, event: Event, kind: Kind) -> bytes:
     """Return the frame of one event for subscribers that are told `kind`."""
-    return b"id: %d.%d\nevent: %b\ndata: %b\n\n" % (
-        epoch,
-        event.position,
-        kind.value.encode(),
-        encode(document(event, kind)),
-    )
+    return b"id: %d.%d%b%b\n\n" % (epoch, event.position, _KIND[kind], encode(document(event, kind)))
 
 
 def data_of(event_frame: bytes) -> dict[str, Any]:
