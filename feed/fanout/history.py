@@ -18,7 +18,7 @@ from feed.settings.fanout import ReplaySettings
 
 _SPAN = 4
 """How many times the positions of other pages a filter's page has: it holds only what the filter may want of them."""
-_DENSE = 4
+_DENSE = 2
 """A page is dense with an event in every so many positions."""
 _SLICE = 50
 """Events encoded in one turn of the event loop, about half a millisecond, so that live events need not wait for more."""
