@@ -77,11 +77,12 @@ class Tailer:
                     log.warning("events were pruned before they were read", after=position, floor=floor)
                     hub.restart_at(epoch, head)
                 else:
-                    events = tail_of(rows, read_at)
-                    self._look_for_unknown_kinds(rows, events)
-                    for begin in range(0, len(events), settings.tailer.publish_events):
+                    for begin in range(0, len(rows), settings.tailer.publish_events):
+                        some = rows[begin : begin + settings.tailer.publish_events]
+                        events = tail_of(some, read_at)
+                        self._look_for_unknown_kinds(some, events)
                         began = clock()
-                        hub.publish(events[begin : begin + settings.tailer.publish_events])
+                        hub.publish(events)
                         await asyncio.sleep(0)  # readers stay live during a flood
                         if hub.ready:  # else it is the past that is read
                             self._time(rows[0] if begin == 0 else None, read_at, began, clock())

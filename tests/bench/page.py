@@ -14,7 +14,21 @@ import typer
 from rich.console import Console
 
 from feed.errors import FeedError
-from tests.bench import accept, burst, curves, fanout, filters, latency, memory, selfcheck, stalls, storm, writers_cost
+from tests.bench import (
+    accept,
+    burst,
+    curves,
+    event_cost,
+    fanout,
+    filters,
+    latency,
+    memory,
+    replays,
+    selfcheck,
+    stalls,
+    storm,
+    writers_cost,
+)
 from tests.bench.machine import ROOT, cores, described, pin, postgres_version, raise_files
 from tests.bench.section import Bench, Section
 from tests.bench.services import postgres
@@ -26,10 +40,12 @@ SECTIONS = {
     "burst": burst.section,
     "filters": filters.section,
     "latency": latency.section,
+    "event_cost": event_cost.section,
     "accept": accept.section,
     "memory": memory.section,
     "storm": storm.section,
     "stalls": stalls.section,
+    "replays": replays.section,
     "writers": writers_cost.section,
     "curves": curves.section,
 }
