@@ -40,7 +40,7 @@ def lexemes_of(job: Mapping[str, Any], terms: Terms) -> str:
     found: set[str] = set()
     for name in EQUALITY:
         prefix = _PREFIX[name]
-        for value in terms.equal[name]:
+        for value in terms.values(name):
             found.add(prefix + value[:_LONGEST])
     for word in terms.text.split(" "):
         if word:
