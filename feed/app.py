@@ -22,6 +22,7 @@ from feed.database.access import AccessStore
 from feed.database.canary_writer import CanaryWriter
 from feed.database.connect import pool
 from feed.database.embedded import embedded
+from feed.database.indexer import Indexer
 from feed.database.jobs import JobStore
 from feed.database.log import Log
 from feed.database.log_gauges import LogGaugeReader
@@ -208,7 +209,10 @@ def build(
     tailer = Tailer(settings, dsn, hub, metrics)
     sequencer = Sequencer(settings, dsn, metrics)
     retention = Retention(settings, dsn, sequencer)
-    reconnecting: dict[str, Reconnecting] = {"tailer": tailer, "sequencer": sequencer, "retention": retention}
+    indexer = Indexer(settings, dsn, sequencer, lambda: hub.head)
+    reconnecting: dict[str, Reconnecting] = {
+        "tailer": tailer, "sequencer": sequencer, "retention": retention, "indexer": indexer,
+    }  # fmt: skip
     sampled = Sampled(hub, streams, history, canary, clients, sequencer.leading, reconnecting, writer)
     return Service(
         settings=settings,
@@ -230,6 +234,7 @@ def build(
         tailer=tailer,
         sequencer=sequencer,
         retention=retention,
+        indexer=indexer,
         log_gauges=LogGaugeReader(pools.access, sequencer, metrics),
         canary_writer=(
             None

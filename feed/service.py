@@ -12,6 +12,7 @@ from feed.access.revocations import Revocations
 from feed.database.access import AccessStore
 from feed.database.canary_writer import CanaryWriter
 from feed.database.check import check
+from feed.database.indexer import Indexer
 from feed.database.jobs import JobStore
 from feed.database.log_gauges import LogGaugeReader
 from feed.database.migrate import migrate
@@ -60,6 +61,7 @@ class Service:
     tailer: Tailer
     sequencer: Sequencer
     retention: Retention
+    indexer: Indexer
     log_gauges: LogGaugeReader
     canary_writer: CanaryWriter | None
     _tasks: asyncio.TaskGroup
@@ -79,6 +81,7 @@ class Service:
             work += [
                 ("sequencer", self.sequencer.run),
                 ("retention", self.retention.run),
+                ("search index", self.indexer.run),
                 ("log gauges", self.log_gauges.run),
             ]
             if self.canary_writer is not None:

@@ -15,6 +15,7 @@ from feed.database.jobs import JobStore, open_store
 from feed.database.jobs import Written as WrittenToStore
 from feed.errors import Fault, Invalid
 from feed.model.filter import EVERYTHING
+from feed.model.page import Mark, Page
 from feed.model.posting import PostingIn, faults_of
 
 _PAGE = 500
@@ -92,13 +93,13 @@ class StoreTarget:
     async def open_postings(self, source: str) -> dict[int, str | None]:
         """Read the whole list of open postings, page by page."""
         found: dict[int, str | None] = {}
-        below: int | None = None
+        after: Mark | None = None
         while True:
-            page = await self._store.list(EVERYTHING, closed=False, below=below, limit=_PAGE)
+            page = await self._store.list(EVERYTHING, Page(after=after, limit=_PAGE))
             jobs = [orjson.loads(job) for job in page.jobs]
             found |= {job["id"]: job["external_id"] for job in jobs if job["source"] == source}
-            below = page.last_id
-            if below is None:
+            after = page.next
+            if after is None:
                 return found
 
     async def close(self, job: int) -> None:

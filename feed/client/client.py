@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Literal, Self, overload
 from urllib.parse import quote
 
 import httpx
@@ -39,14 +39,17 @@ class Written:
 class JobsPage:
     """A page of postings, newest first, without their descriptions.
 
-    `next` is the `after` of the next page, None on the last. `last_event_id` belongs to the same read:
-    following from it misses nothing (an overlap is normal: ignore a `version` that is not above the one
-    held).
+    `next` is the `after` of the next page, None on the last; `previous` is the `before` of the page before, None on
+    the first. `about` says how many postings all pages have, if that was asked for and is known. `last_event_id`
+    belongs to the same read: following from it misses nothing (an overlap is normal: ignore a `version` that is not
+    above the one held).
     """
 
     jobs: list[dict[str, Any]]
     next: str | None
     last_event_id: str
+    previous: str | None = None
+    about: int | None = None
 
 
 class FeedClient:
@@ -166,17 +169,22 @@ class FeedClient:
         open: bool | None = True,
         limit: int = 50,
         after: str | None = None,
+        before: str | None = None,
+        sort: Literal["arrived", "posted"] | None = None,
+        count: bool = False,
     ) -> JobsPage:
         """Return a page of up to `limit` (1 to 500) postings, newest first: open ones, closed ones, or both
-        (None).
+        (None). `sort` by when they arrived, as the service does by itself, or by when they were posted.
 
         Raises `Refused`, `Unavailable` or `UnexpectedAnswer`.
         """
         state = "any" if open is None else str(open).lower()
-        params = query(filters, open=state, limit=limit, after=after)
+        counted = "true" if count else None
+        params = query(filters, open=state, limit=limit, after=after, before=before, sort=sort, count=counted)
         page = await self._ask(self._http.build_request("GET", "v1/jobs", params=params), redirects=True)
         try:
-            return JobsPage(page["jobs"], page["next"], page["stream"]["last_event_id"])
+            cursor = page["stream"]["last_event_id"]
+            return JobsPage(page["jobs"], page["next"], cursor, page.get("previous"), page.get("about"))
         except (KeyError, TypeError) as error:
             raise UnexpectedAnswer(f"{self.url}: the list of postings lacks {error}. {ASK}") from error
 

@@ -120,12 +120,18 @@ async def pool(settings: DatabaseSettings, dsn: str) -> AsyncIterator["asyncpg.P
         _keep_alive(connection)
 
     async def as_it_is(_: Any) -> None:
-        """Leave a connection as it is: nothing here changes its session, and to reset it would take a second round trip."""
+        """Ask for nothing: asyncpg has rolled back what was open, and nothing else here outlives a transaction.
+
+        Its own question (UNLISTEN, RESET ALL, ...) is a second round trip for each one that a statement takes.
+        """
 
     made = asyncpg.create_pool(
         dsn, min_size=0, max_size=settings.pool_size, timeout=settings.connect_timeout,
         command_timeout=settings.query_timeout, max_inactive_connection_lifetime=60.0,
-        server_settings=_server_settings(settings, "pool"), init=ready, reset=as_it_is,
+        # Planned once for each connection and form of a filter, not at each of the first five times: a list takes
+        # longer to plan than to read.
+        server_settings=_server_settings(settings, "pool") | {"plan_cache_mode": "force_generic_plan"}, init=ready,
+        reset=as_it_is,
     )  # fmt: skip
     await made
     try:

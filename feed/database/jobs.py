@@ -1,18 +1,21 @@
-"""The job store: postings written, closed, read and listed; the list asks of SQL what `feed.model.filter` asks in memory."""
+"""The job store: postings are written, closed, read and listed."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import asyncpg
 import orjson
 
+from feed.database.conditions import conditions
 from feed.database.connect import pool, translated
+from feed.database.listing import COLUMNS
+from feed.database.lists import Listing, Lists
 from feed.errors import DatabaseUnavailable, Fault, Invalid, NotFound
-from feed.model.filter import EQUALITY, EVERYTHING, Filter
+from feed.model.filter import EVERYTHING, Filter
+from feed.model.page import Page
 from feed.model.posting import FIELDS, PostingIn
 from feed.observability.traces import NO_TRACES, Traces
 from feed.settings.settings import load_settings
@@ -22,13 +25,9 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 _ATTEMPTS = 5
 """Transactions that one write may take, if other writes get in its way."""
-_LIST_WAIT = 5.0
-"""Seconds that a list waits for its turn."""
-_COLUMNS = ", ".join(f"j.{name}" for name in FIELDS)
-_READ = f"SELECT {_COLUMNS}, '/v1/jobs/' || j.id AS href"
 _WHOLE = (
     "SELECT j.id, row_to_json(x)::text AS whole FROM job j "
-    f"CROSS JOIN LATERAL (SELECT {_COLUMNS}, '/v1/jobs/' || j.id AS href, j.description) x"
+    f"CROSS JOIN LATERAL (SELECT {COLUMNS}, '/v1/jobs/' || j.id AS href, j.description) x"
 )
 _WRITTEN = [name for name in FIELDS if name not in ("id", "version", "updated_at")] + ["description"]
 _CHANGING = [name for name in _WRITTEN if name not in ("source", "external_id")]
@@ -100,22 +99,12 @@ class _Deleted(Exception):
     """Somebody deleted a posting while it was being written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """One page of a list: postings as JSON, and the log's place that the same read saw."""
-
-    jobs: list[bytes]
-    last_id: int | None  # of the page's last posting; None where the list ends with it
-    epoch: int
-    head: int
-
-
 class JobStore:
     """Postings in Postgres. Every call raises DatabaseUnavailable while that is away."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", traces: Traces = NO_TRACES) -> None:
         self._pool = pool
-        self._lists = asyncio.Semaphore(max(1, pool.get_max_size() // 2))  # slow ones leave room for replay and writes
+        self._lists = Lists(pool)
         self._traces = traces
 
     async def write(self, postings: Sequence[PostingIn]) -> Written:
@@ -219,40 +208,9 @@ class JobStore:
             span["count"] = 1
             await self._transaction(write)
 
-    async def list(self, wanted: Filter, *, closed: bool | None, below: int | None, limit: int) -> Listing:
-        """Postings that match, newest first, with ids below `below`; `closed` None is both open and closed ones.
-
-        One statement, one snapshot: every change that the page does not show comes after `head`.
-        """
-        where, arguments = conditions(wanted)
-        if closed is not None:
-            where.append(f"j.closed_at IS {'NOT ' if closed else ''}NULL")
-        if below is not None:
-            arguments.append(below)
-            where.append(f"j.id < ${len(arguments)}")
-        arguments.append(limit + 1)
-        sql = (
-            f"WITH page AS ({_READ} FROM job j WHERE {' AND '.join(where) or 'true'} "
-            f"ORDER BY j.id DESC LIMIT ${len(arguments)}) "
-            "SELECT s.epoch, s.head, page.id, row_to_json(page)::text AS job FROM state s LEFT JOIN page ON true "
-            "ORDER BY page.id DESC"
-        )
-        try:
-            async with asyncio.timeout(_LIST_WAIT):
-                await self._lists.acquire()
-        except TimeoutError:
-            raise DatabaseUnavailable("too many lists are being read now: try again in a few seconds") from None
-        try:
-            with translated():
-                rows = await self._pool.fetch(sql, *arguments)
-        finally:
-            self._lists.release()
-        found = [row for row in rows if row["id"] is not None]
-        more = len(found) > limit
-        shown = found[:limit]
-        return Listing(
-            [row["job"].encode() for row in shown], shown[-1]["id"] if more else None, rows[0]["epoch"], rows[0]["head"]
-        )
+    async def list(self, wanted: Filter, page: Page) -> Listing:
+        """Return a page of the postings that match; see `Lists`."""
+        return await self._lists.read(wanted, page)
 
 
 def batch_of(postings: Sequence[PostingIn]) -> Batch:
@@ -267,48 +225,6 @@ def _refusals() -> Iterator[None]:
         yield
     except (asyncpg.CheckViolationError, asyncpg.NotNullViolationError, asyncpg.DataError) as error:
         raise Invalid([Fault(error.constraint_name or error.column_name or "posting", str(error))]) from None
-
-
-def conditions(wanted: Filter, before: list[Any] | None = None) -> tuple[list[str], list[Any]]:
-    """The SQL conditions of a filter over `job j`, and their arguments (behind those of `before`).
-
-    The twin of `Filter.matches`.
-    """
-    where: list[str] = []
-    arguments: list[Any] = [] if before is None else before
-
-    def bind(value: Any) -> str:
-        arguments.append(value)
-        return f"${len(arguments)}"
-
-    for name in EQUALITY:
-        values = getattr(wanted, name)
-        if not values:
-            continue
-        if name == "tag":
-            where.append(f"fold_all(j.tags) && {bind(list(values))}::text[]")
-        else:
-            where.append(f"fold(j.{name}) = ANY ({bind(list(values))}::text[])")
-    if wanted.location:
-        parts = bind(list(wanted.location))
-        where.append(f"EXISTS (SELECT FROM unnest({parts}::text[]) p WHERE strpos(words(j.location), p) > 0)")
-    if wanted.currency:
-        where.append(f"j.currency = ANY ({bind(list(wanted.currency))}::text[])")
-    if wanted.salary_min is not None:
-        where.append(
-            f"yearly(j.salary_min, j.salary_max, j.salary_period) >= {bind(wanted.salary_min)}::double precision"
-        )
-    for beginning in wanted.q:
-        text = "concat_ws(' ', j.title, j.company, array_to_string(j.tags, ' '), j.location)"
-        where.append(f"strpos(words({text}), {bind(beginning)}) > 0")
-    if wanted.near is not None:
-        lat, lon = bind(wanted.near.latitude), bind(wanted.near.longitude)
-        point = f"{lat}::double precision, {lon}::double precision, j.latitude, j.longitude"
-        where.append(f"distance_km({point}) <= {bind(wanted.near.radius_km)}::double precision")
-    if wanted.within is not None:
-        inner, _ = conditions(wanted.within, arguments)
-        where += inner
-    return where, arguments
 
 
 @asynccontextmanager

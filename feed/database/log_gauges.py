@@ -21,8 +21,9 @@ SELECT s.head, s.floor,
          SELECT l.at FROM log l WHERE l.position = s.floor + 1)), 0)::float8 AS log_age,
        coalesce(extract(epoch FROM clock_timestamp() - (
          SELECT i.at FROM inbox i WHERE i.xid >= pg_snapshot_xmin(s.snap) ORDER BY i.xid LIMIT 1)), 0)::float8 AS inbox_age,
-       pg_notification_queue_usage() AS queue_usage
-  FROM state s
+       pg_notification_queue_usage() AS queue_usage,
+       s.head - i.position + CASE WHEN i.filled IS NULL THEN 0 ELSE (SELECT max(j.id) FROM job j) - i.filled END AS backlog
+  FROM state s CROSS JOIN search_state i
 """
 
 
@@ -54,6 +55,11 @@ class LogGaugeReader:
             row: Any = await self._pool.fetchrow(_READ)
         self._metrics.set_log(
             LogGauges(
-                row["head"], row["floor"], max(0.0, row["log_age"]), max(0.0, row["inbox_age"]), row["queue_usage"]
+                row["head"],
+                row["floor"],
+                max(0.0, row["log_age"]),
+                max(0.0, row["inbox_age"]),
+                row["queue_usage"],
+                row["backlog"] or 0,
             )
         )

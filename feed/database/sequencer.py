@@ -1,6 +1,7 @@
 """The sequencer: calls advance() (0003_log.sql), which moves committed changes from the inbox to the log.
 
-Every process may run one; one at a time leads.
+Every process may run one; one at a time leads. While there is work, sequence() (0008_sequence.sql) calls advance() every few
+milliseconds on the server, so that an event costs this process a part of a call.
 """
 
 import asyncio
@@ -22,6 +23,9 @@ _MOVE = """
 SELECT head, moved, more, xmax::text::bigint AS xmax, extract(epoch FROM clock_timestamp() - oldest)::float8 AS age
   FROM advance($1)
 """
+_SEQUENCE = "CALL sequence($1, $2, $3, $4, $5, $6, $7, NULL)"
+_CALL = 0.1
+"""Seconds that one call of sequence() takes at the least while there is work. A leader that dies in it holds its lock on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Advance:
 
 
 class Sequencer:
-    """Calls advance() every few milliseconds while there is work; then arms the doorbell and waits for it.
+    """Has advance() called every few milliseconds while there is work; then arms the doorbell and waits for it.
 
     The order matters (feed/ARCHITECTURE.md, "No doorbell is missed"): a writer takes its transaction id before it reads
     the flag. One that read it before it was set is therefore in progress in the snapshot that armed the doorbell, and the
@@ -50,7 +54,8 @@ class Sequencer:
         self._backoff = Backoff(settings.database.reconnect_max)
         self.leading = asyncio.Event()
         self.reconnects = -1  # connections after the first
-        self._move: Any = None  # the prepared statement of a term
+        self._move: Any = None  # the prepared statements of a term
+        self._sequence: Any = None
 
     async def run(self) -> None:
         """Try to lead, forever: after each term, whatever ended it, try again."""
@@ -92,29 +97,41 @@ class Sequencer:
         self._move = await self._ask(connection.prepare(_MOVE))
         self.leading.set()
         log.info("sequencing")
+        self._sequence = await self._ask(connection.prepare(_SEQUENCE))
         await self._arm(connection, 0)
-        worked = loop.time()
         idle = settings.sequencer.idle
         while True:
-            done = await self._advance(connection)
-            if done.moved:
-                worked = loop.time()
-                if not done.more:
-                    busy = done.moved >= settings.sequencer.busy
-                    await asyncio.sleep(settings.sequencer.interval_busy if busy else settings.sequencer.interval)
-            elif not settings.sequencer.doorbell:
+            await self._work(connection, idle)
+            if not settings.sequencer.doorbell:
                 await asyncio.sleep(settings.sequencer.poll_min)
-            elif loop.time() - worked < idle:
-                await asyncio.sleep(settings.sequencer.interval)
-            else:
-                asleep = loop.time()
-                await self._sleep(connection)
-                await self._advance(connection)  # before anything else: somebody waits for it
-                await self._arm(connection, 0)
-                worked = loop.time()
-                # If work is rare, waiting for the next ring costs less than polling for more work first.
-                seldom = worked - asleep > settings.sequencer.idle
-                idle = settings.sequencer.interval if seldom else settings.sequencer.idle
+                continue
+            asleep = loop.time()
+            await self._sleep(connection)
+            await self._advance(connection)  # before anything else: somebody waits for it
+            await self._arm(connection, 0)
+            # If work is rare, waiting for the next ring costs less than polling for more work first.
+            seldom = loop.time() - asleep > settings.sequencer.idle
+            idle = settings.sequencer.interval if seldom else settings.sequencer.idle
+
+    async def _work(self, connection: Any, idle: float) -> None:
+        """Sequence what comes, until nothing has come for `idle` seconds; without the doorbell, until nothing is left."""
+        settings = self._settings.sequencer
+        quiet = 1 + round(idle / settings.interval) if settings.doorbell else 1
+        rounds = max(1, round(_CALL / settings.interval))
+        still = 0
+        while still < quiet:
+            try:
+                row = await self._sequence.fetchrow(
+                    settings.batch, settings.busy, settings.interval, settings.interval_busy, quiet, rounds, still,
+                    timeout=self._settings.database.query_timeout,
+                )  # fmt: skip
+            except asyncpg.CheckViolationError:
+                await self._extend(connection)
+                continue
+            still = row["still"]
+            if self._metrics is not None:
+                for age in row["ages"]:
+                    self._metrics.capture_to_log.observe(max(0.0, age))
 
     async def _sleep(self, connection: Any) -> None:
         """Arm the bell and return when there is work."""
@@ -138,24 +155,27 @@ class Sequencer:
 
     async def _advance(self, connection: Any) -> Advance:
         try:
-            # Asked some hundred times a second: prepared, and with the driver's own time-out, which costs less.
+            # Prepared, and with the driver's own time-out, which costs less.
             row = await self._move.fetchrow(
                 self._settings.sequencer.batch, timeout=self._settings.database.query_timeout
             )
         except asyncpg.CheckViolationError:
-            # No partition holds the next position. Nothing is lost: the inbox keeps it until there is one.
-            settings = self._settings
-            enough = -(-settings.sequencer.batch // settings.log.partition)  # a batch may be larger than a partition
-            made = await self._ask(
-                connection.fetchval(
-                    "SELECT extend_log($1, $2)", settings.log.partition, max(settings.log.partitions_ahead, enough)
-                )
-            )
-            log.error("the log had run out of partitions", made=made)
+            await self._extend(connection)
             return Advance(0, 1, True, 0)
         if self._metrics is not None and row["age"] is not None:
             self._metrics.capture_to_log.observe(max(0.0, row["age"]))
         return Advance(row["head"], row["moved"], row["more"], row["xmax"])
+
+    async def _extend(self, connection: Any) -> None:
+        """Make partitions: none holds the next position. Nothing is lost, because the inbox keeps it until there is one."""
+        settings = self._settings
+        enough = -(-settings.sequencer.batch // settings.log.partition)  # a batch may be larger than a partition
+        made = await self._ask(
+            connection.fetchval(
+                "SELECT extend_log($1, $2)", settings.log.partition, max(settings.log.partitions_ahead, enough)
+            )
+        )
+        log.error("the log had run out of partitions", made=made)
 
     async def _arm(self, connection: Any, flag: int) -> None:
         await self._ask(connection.fetchval("SELECT setval('armed', $1)", flag))

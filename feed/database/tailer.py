@@ -33,6 +33,7 @@ class Tailer:
         self.seen_at: float | None = None  # loop time of the last good read
         self.reconnects = -1  # times that it followed anew, from the second on
         self._unknown_kind_logged = False
+        self._poll: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Follow for ever; every failure ends the connection, never the hub's subscribers."""
@@ -44,8 +45,13 @@ class Tailer:
 
     async def _follow_on_a_connection(self) -> None:
         async with owned(self._settings.database, self._dsn, "tailer", idle_session_timeout="0") as connection:
-            with translated():
-                await self._follow(connection)
+            self._ring_again()
+            try:
+                with translated():
+                    await self._follow(connection)
+            finally:
+                if self._poll is not None:
+                    self._poll.cancel()
 
     async def _follow(self, connection: Any) -> None:
         settings, hub = self._settings, self._hub
@@ -71,11 +77,12 @@ class Tailer:
                     log.warning("events were pruned before they were read", after=position, floor=floor)
                     hub.restart_at(epoch, head)
                 else:
-                    events = tail_of(rows, read_at)
-                    self._look_for_unknown_kinds(rows, events)
-                    for begin in range(0, len(events), settings.tailer.publish_events):
+                    for begin in range(0, len(rows), settings.tailer.publish_events):
+                        some = rows[begin : begin + settings.tailer.publish_events]
+                        events = tail_of(some, read_at)
+                        self._look_for_unknown_kinds(some, events)
                         began = clock()
-                        hub.publish(events[begin : begin + settings.tailer.publish_events])
+                        hub.publish(events)
                         await asyncio.sleep(0)  # readers stay live during a flood
                         if hub.ready:  # else it is the past that is read
                             self._time(rows[0] if begin == 0 else None, read_at, began, clock())
@@ -91,11 +98,7 @@ class Tailer:
             self.seen_at = asyncio.get_running_loop().time()
             if connection.is_closed():
                 raise ConnectionResetError("the listener's connection was closed")
-            try:
-                async with asyncio.timeout(settings.tailer.poll):
-                    await self._bell.wait()
-            except TimeoutError:
-                pass
+            await self._bell.wait()
 
     def _look_for_unknown_kinds(self, rows: Sequence[Any], events: Sequence[Event]) -> None:
         """Log the first event whose kind only a newer version of feed knows; later ones pass in silence."""
@@ -154,3 +157,8 @@ class Tailer:
 
     def _ring(self, *_: object) -> None:
         self._bell.set()
+
+    def _ring_again(self) -> None:
+        """Ring every `poll` seconds: a timer for each wait would cost more than the wait."""
+        self._bell.set()
+        self._poll = asyncio.get_running_loop().call_later(self._settings.tailer.poll, self._ring_again)

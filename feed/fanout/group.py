@@ -129,6 +129,8 @@ class Groups:
             return found
         indexed: dict[Group, list[EncodedEvent]] = {}
         for encoded in batch:
+            if not encoded.frame:
+                continue
             now, before = encoded.terms
             concerned = self._concerned(now)
             if before is not now:
@@ -140,7 +142,7 @@ class Groups:
     def _concerned(self, terms: Terms) -> set[Group]:
         groups: set[Group] = set()
         for name, values in self._by_value.items():
-            for value in terms.equal[name]:
+            for value in terms.values(name):
                 groups |= values.get(value, _NONE)
         return groups
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+_REPLAY_SECONDS = 0.001
+"""Seconds of a turn of the event loop that one stream replays for, before live events have theirs."""
+
+
 @dataclass(slots=True)
 class Counters:
     """What the hub has done since it started."""
@@ -66,7 +70,7 @@ class Hub:
         self.head = 0
         self.generation = 0  # goes up when the log is replaced by another one: positions of older generations are void
         self.behind = 0  # events that the source knows of and has not published yet
-        self.replays = Pacer()
+        self.replays = Pacer(seconds=_REPLAY_SECONDS)
         self._waiting: set[asyncio.Event] = set()
 
     def next_id(self) -> str:
@@ -136,7 +140,7 @@ class Hub:
             group.totals.reach(self.head, now)
         self._wake_waiting()
         if self._canary is not None:
-            self._time_canaries(batch)
+            self._time_canaries(events)
 
     def _candidates(self, batch: Sequence[EncodedEvent]) -> Mapping[Group, Sequence[EncodedEvent]]:
         """The groups that may want events of the batch, with these events; all of them where the index fails."""
@@ -163,11 +167,11 @@ class Hub:
         self.counters.deliveries += events
         self.counters.bytes += size
 
-    def _time_canaries(self, batch: Sequence[EncodedEvent]) -> None:
+    def _time_canaries(self, events: Sequence[Event]) -> None:
         """Show the canaries of a batch to the one who measures them, after all subscribers were served."""
-        for one in batch:
-            if one.event.kind is Kind.CANARY and self._canary is not None:
-                self._canary.note_arrival(one.event)
+        for event in events:
+            if event.kind is Kind.CANARY and self._canary is not None:
+                self._canary.note_arrival(event)
 
     def join(self, wanted: Filter, member: Subscriber) -> None:
         """Make a subscriber live. Its position must be the head: nothing may be awaited after that was checked."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from feed.errors import DatabaseRefused, DatabaseUnavailable
 from feed.fanout.encoded_event import EncodedEvent
@@ -13,7 +13,8 @@ from feed.fanout.start_position import Lost, ask_start_position, known_start_pos
 from feed.fanout.stream_request import StreamRequest
 from feed.fanout.subscriber import Subscriber
 from feed.model import frame
-from feed.wire.chunk import Chunk
+from feed.model.filter import EVERYTHING
+from feed.wire.chunk import PIECE, Chunk
 
 _SMALL = 8 * 1024
 """Bytes: a block below this size is sent together with the next one."""
@@ -29,8 +30,8 @@ class Replay:
     """
 
     __slots__ = (
-        "_generation", "_member", "_read_log", "_read_ring", "_request", "_silence", "_sources", "_wake", "replayed",
-        "stopped",
+        "_generation", "_member", "_narrow", "_read_log", "_read_ring", "_request", "_silence", "_sources", "_wake",
+        "replayed", "stopped",
     )  # fmt: skip
 
     def __init__(self, sources: StreamSources, request: StreamRequest, member: Subscriber) -> None:
@@ -41,6 +42,7 @@ class Replay:
         self._generation = sources.hub.generation
         self._read_ring = False  # whether the current or last replay read events from the ring
         self._read_log = False  # whether it read events from the log
+        self._narrow = False  # whether to read pages of the filter's own
         self._silence = 0.0  # seconds that it has waited since the last heartbeat
         self.replayed = 0
         """Events that were found so far."""
@@ -86,6 +88,7 @@ class Replay:
         hub, member = self._sources.hub, self._member
         first, replayed, began_at = member.position, self.replayed, time.time_ns()
         self._read_ring = self._read_log = False
+        self._narrow = self._request.filter != EVERYTHING
         try:
             while not self.stopped:
                 if self._generation != hub.generation:
@@ -97,8 +100,7 @@ class Replay:
                     async for chunk in self._pause():
                         yield chunk
                 elif hub.ring.covers(member.position):
-                    await hub.replays.admitted()
-                    for chunk in self._from_ring():
+                    async for chunk in self._from_ring():
                         yield chunk
                 else:
                     async for chunk in self._from_log():
@@ -106,61 +108,73 @@ class Replay:
         finally:
             self._record(first, replayed, began_at)
 
-    def _from_ring(self) -> Iterator[Chunk]:
-        """Replay to the end of a block, if the ring still holds what comes next."""
+    async def _from_ring(self) -> AsyncIterator[Chunk]:
+        """Replay to the end of a block out of the ring."""
         hub, position = self._sources.hub, self._member.position
-        if self._generation == hub.generation and hub.ring.covers(position):
-            self._read_ring = True
-            yield from self._wanted(hub.ring.after(position, BLOCK - position % BLOCK))
+        self._read_ring = True
+        events = hub.ring.after(position, BLOCK - position % BLOCK)
+        async for chunk in self._wanted(events, events[-1].position):
+            yield chunk
 
     async def _from_log(self) -> AsyncIterator[Chunk]:
         """Replay one page of the log, or wait a while if it cannot be read."""
         hub, member = self._sources.hub, self._member
         self._read_log = True
-        loading = self._sources.history.page(member.position, hub.epoch, hub.head, hub.generation)
+        wanted = self._request.filter if self._narrow else EVERYTHING
+        loading = self._sources.history.page(member.position, hub.epoch, hub.head, hub.generation, wanted)
         while not loading.done() and not self.stopped and self._generation == hub.generation:
             loading.add_done_callback(self._page_is_there)
             async for chunk in self._pause():
                 yield chunk
         if not loading.done() or loading.cancelled():
             return
-        await hub.replays.admitted()
         try:
-            events = loading.result().beyond(member.position)
+            page = loading.result()
+            events = page.beyond(member.position)
         except Pruned:
             yield Chunk(self.reset(Lost.PRUNED))
         except (DatabaseUnavailable, DatabaseRefused):
             async for chunk in self._pause(_RETRY):
                 yield chunk
         else:
-            replayed = self.replayed
-            for chunk in self._wanted(events):
+            # Where a filter wants much, pages that are shared by all filters cost less.
+            self._narrow = self._narrow and not page.dense
+            first, replayed = member.position, self.replayed
+            async for chunk in self._wanted(events, page.upto):
                 yield chunk
-            if events and self.replayed == replayed:
+            if member.position > first and self.replayed == replayed and self._generation == hub.generation:
                 # A page without a match still moves the cursor, so that a long replay need not start over.
                 yield Chunk(frame.pin(hub.epoch, member.position))
 
     def _page_is_there(self, _: "asyncio.Future[Page]") -> None:
         self._wake.set()
 
-    def _wanted(self, events: Sequence[EncodedEvent]) -> Iterator[Chunk]:
-        """Yield the frames of matching events, joining small blocks, and advance the position. No event may be missing."""
+    async def _wanted(self, events: Sequence[EncodedEvent], upto: int) -> AsyncIterator[Chunk]:
+        """Yield the frames of matching events up to a position, joining small blocks, and advance to it.
+
+        `events` must hold every event that the filter wants between the position and `upto`. Live events and other streams
+        have their turns between two blocks.
+        """
+        hub, member = self._sources.hub, self._member
         small: list[bytes] = []
-        for block in self._sources.blocks.of(self._request.filter, events, self._generation):
-            if self._generation != self._sources.hub.generation:
+        size = 0
+        blocks = self._sources.blocks.of(self._request.filter, events, member.position, upto, self._generation)
+        while member.position < upto:
+            await hub.replays.admitted()
+            if self._generation != hub.generation:
                 return
+            block = next(blocks)
+            if small and (block.chunk.size > _SMALL or size + block.chunk.size > PIECE):
+                yield Chunk(b"".join(small))
+                small, size = [], 0
+                if self._generation != hub.generation:
+                    return
+            self._pass(block)
             if block.chunk.size > _SMALL:
-                if small:
-                    yield Chunk(b"".join(small))
-                    small = []
-                    if self._generation != self._sources.hub.generation:
-                        return
-                self._pass(block)
                 yield block.chunk
-            else:
-                self._pass(block)
-                if block.count:
-                    small.append(block.chunk.body)
+            elif block.count:
+                small.append(block.chunk.body)
+                size += block.chunk.size
         if small:
             yield Chunk(b"".join(small))
 

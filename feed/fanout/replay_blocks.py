@@ -1,5 +1,6 @@
 """Replay blocks: the frames of a hundred positions, put together once for all who replay them with the same filter."""
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,24 +33,29 @@ class ReplayBlocks:
         self._bytes = 0
         self._generation = 0
 
-    def of(self, wanted: Filter, events: Sequence[EncodedEvent], generation: int) -> Iterator[ReplayBlock]:
-        """Yield dense events as blocks, and as parts of blocks at either end; only whole blocks are kept and shared.
+    def of(
+        self, wanted: Filter, events: Sequence[EncodedEvent], after: int, upto: int, generation: int
+    ) -> Iterator[ReplayBlock]:
+        """Yield the events with after < position <= upto as blocks; only whole blocks are kept and shared.
 
-        The events belong to one generation of the log: another one voids all blocks.
+        `events` are all of these positions that the filter wants, and maybe others. They belong to one generation of the
+        log: another one voids all blocks.
         """
         if generation != self._generation:
             self._held.clear()
             self._bytes = 0
             self._generation = generation
         begin = 0
-        while begin < len(events):
-            number, offset = divmod(events[begin].position - 1, BLOCK)
-            end = begin + BLOCK - offset
-            if offset or end > len(events):
-                yield _join(wanted, events[begin:end])
+        while after < upto:
+            number, offset = divmod(after, BLOCK)
+            last = min(after + BLOCK - offset, upto)
+            end = bisect_right(events, last, begin, key=_position)
+            part = events[begin:end]
+            if part and last - after == BLOCK:
+                yield self._block(number, wanted, part)
             else:
-                yield self._block(number, wanted, events[begin:end])
-            begin = end
+                yield _join(wanted, part, last)
+            after, begin = last, end
 
     def _block(self, number: int, wanted: Filter, events: Sequence[EncodedEvent]) -> ReplayBlock:
         key = number, wanted
@@ -57,16 +63,20 @@ class ReplayBlocks:
         if found is not None:
             self._held.move_to_end(key)
             return found
-        found = self._held[key] = _join(wanted, events)
+        found = self._held[key] = _join(wanted, events, (number + 1) * BLOCK)
         self._bytes += _cost(found)
         while self._bytes > self._size:
             self._bytes -= _cost(self._held.popitem(last=False)[1])
         return found
 
 
-def _join(wanted: Filter, events: Sequence[EncodedEvent]) -> ReplayBlock:
+def _join(wanted: Filter, events: Sequence[EncodedEvent], upto: int) -> ReplayBlock:
     frames = [frame for one in events if (frame := one.frame_for(wanted)) is not None]
-    return ReplayBlock(events[-1].position, len(frames), Chunk(b"".join(frames)))
+    return ReplayBlock(upto, len(frames), Chunk(b"".join(frames)))
+
+
+def _position(event: EncodedEvent) -> int:
+    return event.position
 
 
 def _cost(block: ReplayBlock) -> int:

@@ -17,8 +17,9 @@ from feed.http.intake import Intake, Spool, bounded, check, pieces, read_json, t
 from feed.http.methods import Route
 from feed.http.origin import same_site
 from feed.http.problems import documented
-from feed.model.complaint import PAGE_MARK, complaint
+from feed.model.complaint import PAGE_MARK, PAGE_MARK_BEFORE, complaint
 from feed.model.frame import encode
+from feed.model.page import Mark, Page, Sort, parse_mark
 from feed.model.posting import Posting, PostingIn, PostingWhole
 from feed.model.query import FilterQuery
 from feed.settings.settings import Settings
@@ -30,11 +31,35 @@ class ListQuery(FilterQuery):
     """The parameters of a list: the filters, and the page."""
 
     open: Literal["true", "false", "any"] = Field(default="true", description="Open postings, closed ones, or both.")
+    sort: Sort = Field(
+        default="arrived",
+        description="The newest first: in the order in which the feed got them, or by `posted_at`.",
+    )
     limit: int = Field(default=50, ge=1, le=500)
     after: str | None = Field(
         default=None, description="The `next` of the page before, such as `j42`: the page goes on after it.",
         pattern=PAGE_MARK,
     )  # fmt: skip
+    before: str | None = Field(
+        default=None, description="The `previous` of the page after, such as `j42`: the page ends before it.",
+        pattern=PAGE_MARK_BEFORE,
+    )  # fmt: skip
+    count: bool = Field(default=False, description="Whether to say in `about` how many postings match, on all pages.")
+
+    def page(self) -> Page:
+        """Return which part of the list is wanted. Raises Invalid for a mark of no list, or of one sorted otherwise."""
+        marks: dict[str, Mark | None] = {"after": None, "before": None}
+        for name, text, pattern in (("after", self.after, PAGE_MARK), ("before", self.before, PAGE_MARK_BEFORE)):
+            marks[name] = None if text is None else parse_mark(text, self.sort)
+            if text is None or marks[name] is not None:
+                continue
+            if parse_mark(text, "posted" if self.sort == "arrived" else "arrived") is not None:
+                raise Invalid([Fault(name, f"belongs to a list that is sorted otherwise than `sort={self.sort}`")])
+            raise Invalid([Fault(name, complaint({"type": "string_pattern_mismatch", "ctx": {"pattern": pattern}}))])
+        if self.after is not None and self.before is not None:
+            raise Invalid([Fault("before", "cannot be given together with `after`")])
+        wanted = {"true": True, "false": False, "any": None}[self.open]
+        return Page(wanted, self.sort, marks["after"], marks["before"], self.limit, self.count)
 
 
 class StreamHint(BaseModel):
@@ -45,11 +70,21 @@ class StreamHint(BaseModel):
 
 
 class JobList(BaseModel):
-    """One page of postings, the newest first."""
+    """One page of postings."""
 
     jobs: list[Posting]
     next: str | None = Field(
         description="What the parameter `after` takes to read the next page; null on the last one.", examples=["j42"]
+    )
+    previous: str | None = Field(
+        description="What the parameter `before` takes to read the page before; null on the first one.",
+        examples=["j91"],
+    )
+    about: int | None = Field(
+        default=None,
+        description="With `count=true`: how many postings match, on all pages. Large numbers are estimates; null where it "
+        "is not known yet, because the postings are still being indexed.",
+        examples=[1200],
     )
     stream: StreamHint
 
@@ -84,18 +119,14 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
         """
         caller = await gate.admit(request, Scope.READ)
         wanted = query.canonical(settings.requests.filter_values).narrowed(caller.grant.filter)
-        below = int(query.after[1:]) if query.after is not None else None
-        if below is not None and below > 2**63 - 1:
-            raise Invalid(
-                [Fault("after", complaint({"type": "string_pattern_mismatch", "ctx": {"pattern": PAGE_MARK}}))]
-            )
-        closed = {"true": False, "false": True, "any": None}[query.open]
-        page = await store.list(wanted, closed=closed, below=below, limit=query.limit)
+        page = await store.list(wanted, query.page())
         last = f"{page.epoch}.{page.head}"
         stream = {"last_event_id": last, "url": f"/v1/jobs/stream?{query.encoded(last_event_id=last)}"}
         body = {
             "jobs": [orjson.Fragment(job) for job in page.jobs],
-            "next": None if page.last_id is None else f"j{page.last_id}",
+            "next": None if page.next is None else str(page.next),
+            "previous": None if page.previous is None else str(page.previous),
+            **({"about": page.about} if query.count else {}),
             "stream": stream,
         }
         return answer(request, encode(body), "application/json")

@@ -44,7 +44,7 @@ class Http1Wire(ServerWire):
             return False
         if self._head:
             self._put(self._framed(chunk))
-        else:  # written out: over TLS every event and subscriber comes by here
+        else:  # written out: every event and subscriber that no native writer serves come by here
             self._put(chunk.chunked if self.chunked else chunk.body)
         return True
 

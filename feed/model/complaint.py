@@ -4,13 +4,16 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-PAGE_MARK = r"^j\d{1,19}$"
+PAGE_MARK = r"^(j\d{1,19}|p-?\d{1,19}\.\d{1,19})$"
 """The pattern of a list's `next`, which `after` takes."""
+PAGE_MARK_BEFORE = r"^(?:j\d{1,19}|p-?\d{1,19}\.\d{1,19})$"
+"""The pattern of a list's `previous`, which `before` takes: the same, written otherwise so that its complaint can differ."""
 CURRENCY = "^[A-Z]{3}$"
 CURRENCY_IN_ANY_CASE = "^[A-Za-z]{3}$"
 
 _PATTERNS = {
     PAGE_MARK: "takes the `next` of the page before, such as `j42`",
+    PAGE_MARK_BEFORE: "takes the `previous` of the page after, such as `j42`",
     CURRENCY: "must be a currency code of three capital letters, such as EUR",
     CURRENCY_IN_ANY_CASE: "must be a currency code of three letters, such as EUR",
 }

@@ -1,74 +1,75 @@
 """A filter: which events a subscriber wants. OR within a name, AND between names.
 
-`Filter.matches` decides in memory; `feed.database.jobs` asks the same of SQL, with the functions of
+`Filter.matches` decides in memory; `feed.database.conditions` asks the same of SQL, with the functions of
 migrations/0004_fold.sql. `tests/postgres/test_filter.py` holds the two against each other.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from sys import intern
 from typing import Any
 
-from feed.model.event import Event, Kind
+from feed.model.event import Kind
 from feed.model.fold import fold, words
 
 # Names whose values compare whole, folded; each is also the name of a posting's field (`tag` reads `tags`).
 EQUALITY = ("company", "country", "workplace", "employment_type", "seniority", "tag")
 
 PERIODS = {None: 1.0, "year": 1.0, "month": 12.0, "week": 52.0, "day": 260.0, "hour": 2080.0}
-"""Periods a year: 52 weeks of 5 days of 8 hours."""
+"""Periods a year: 52 weeks of 5 days of 8 hours. An unknown period counts as a year, as in SQL."""
 
 EARTH_RADIUS = 6371.0088
 """Mean radius in kilometres."""
 
 
 class Terms:
-    """A posting as filters see it. Text is folded at the first look, once for all filters."""
+    """What filters read of a posting, folded: a few hundred bytes, while a posting as a dictionary takes several thousand.
+
+    Each name of EQUALITY is an attribute: the folded value or None, and for `tag` all of them.
+    """
+
+    __slots__ = (
+        "company", "country", "currency", "employment_type", "latitude", "location", "longitude", "pay", "seniority",
+        "tag", "text", "workplace",
+    )  # fmt: skip
 
     def __init__(self, job: Mapping[str, Any]) -> None:
-        self._job = job
-
-    @cached_property
-    def equal(self) -> dict[str, frozenset[str]]:
-        """The folded values under each name of EQUALITY; a field that is null has none."""
-        job = self._job
-        found = {
-            name: frozenset((fold(job[name]),)) if job[name] is not None else frozenset() for name in EQUALITY[:-1]
-        }
-        found["tag"] = frozenset([fold(tag) for tag in job["tags"] or ()])
-        return found
-
-    @cached_property
-    def location(self) -> str:
+        tags, location = job["tags"] or (), job["location"] or ""
+        self.company = _shared(job["company"])
+        self.country = _shared(job["country"])
+        self.workplace = _shared(job["workplace"])
+        self.employment_type = _shared(job["employment_type"])
+        self.seniority = _shared(job["seniority"])
+        self.tag = tuple([intern(fold(tag)) for tag in tags])
+        self.location = intern(words(location))
         """The words of the location, as `words` returns them."""
-        return words(self._job["location"] or "")
-
-    @cached_property
-    def text(self) -> str:
+        self.text = words(" ".join((job["title"] or "", job["company"] or "", *tags, location)))
         """The words of title, company, tags and location, which `q` searches."""
-        job = self._job
-        return words(" ".join((job["title"], job["company"], *(job["tags"] or ()), job["location"] or "")))
-
-    @cached_property
-    def pay(self) -> float | None:
-        """The upper bound of the salary, or else the lower one, as an amount a year in `currency`; None without a salary."""
-        job = self._job
         bound = job["salary_max"] if job["salary_max"] is not None else job["salary_min"]
-        return None if bound is None else float(bound) * PERIODS[job["salary_period"]]
+        self.pay: float | None = None if bound is None else float(bound) * PERIODS.get(job["salary_period"], 1.0)
+        """The upper bound of the salary, or else the lower one, as an amount a year in `currency`."""
+        self.currency: str | None = job["currency"]
+        self.latitude: float | None = job["latitude"]
+        self.longitude: float | None = job["longitude"]
 
-    @property
-    def currency(self) -> str | None:
-        """The currency of the salary, such as EUR; None where it is not known."""
-        found: str | None = self._job["currency"]
-        return found
+    def values(self, name: str) -> tuple[str, ...]:
+        """Return the folded values under a name of EQUALITY; a field that is null has none."""
+        if name == "tag":
+            return self.tag
+        value: str | None = getattr(self, name)
+        return () if value is None else (value,)
 
     def distance(self, latitude: float, longitude: float) -> float | None:
         """Return the great-circle distance from a point in kilometres, or None where the posting has no coordinates."""
-        lat, lon = self._job["latitude"], self._job["longitude"]
-        if lat is None or lon is None:
+        if self.latitude is None or self.longitude is None:
             return None
-        return distance_km(latitude, longitude, lat, lon)
+        return distance_km(latitude, longitude, self.latitude, self.longitude)
+
+
+def _shared(value: str | None) -> str | None:
+    """Return the folded value; equal values of many postings are one object."""
+    return None if value is None else intern(fold(value))
 
 
 def distance_km(lat1: float, lon1: float, lat2: float, lon2: float) -> float:
@@ -124,7 +125,7 @@ class Filter:
         """Whether a posting matches, whatever the kind of the event."""
         for name in EQUALITY:
             wanted: tuple[str, ...] = getattr(self, name)
-            if wanted and posting.equal[name].isdisjoint(wanted):
+            if wanted and not any(value in wanted for value in posting.values(name)):
                 return False
         if self.location and not any(part in posting.location for part in self.location):
             return False
@@ -144,16 +145,14 @@ class Filter:
         """Whether events of this kind are wanted at all."""
         return (not self.event or kind in self.event) and (self.within is None or self.within.wants(kind))
 
-    def kind_of(self, event: Event, now: Terms, before: Terms) -> Kind | None:
+    def kind_of(self, kind: Kind, now: Terms, before: Terms) -> Kind | None:
         """Return what this filter's subscribers are told: the kind of the event, CLOSED if the posting left it, or None.
 
-        `now` and `before` are the posting after the change and before it.
+        `kind` is the event's own, and `now` and `before` are the posting after the change and before it.
         """
-        if self.matches(now):
-            kind = event.kind
-        elif event.kind is Kind.POSTED or before is now or not self.matches(before):
-            return None
-        else:
+        if not self.matches(now):
+            if kind is Kind.POSTED or before is now or not self.matches(before):
+                return None
             kind = Kind.CLOSED
         return kind if self.wants(kind) else None
 

@@ -10,6 +10,8 @@ from feed.model.event import Event, Kind
 
 # JSON escapes CR and LF. These too end a line for readers that split text by Unicode's rules, so they are escaped.
 _BREAKS = re.compile("[\x85\u2028\u2029]")
+_DATA = b"\ndata: "
+_KIND = {kind: b"\nevent: %b%b" % (kind.value.encode(), _DATA) for kind in Kind}
 
 
 def encode(value: Any) -> bytes:
@@ -31,13 +33,21 @@ def document(event: Event, kind: Kind) -> dict[str, Any]:
 
 
 def event_frame(epoch: int, event: Event, kind: Kind) -> bytes:
-    """Return the frame of one event. `kind` is CLOSED, whatever the event's own kind, where a posting left a filter."""
-    return b"id: %d.%d\nevent: %b\ndata: %b\n\n" % (
-        epoch,
-        event.position,
-        kind.value.encode(),
-        encode(document(event, kind)),
-    )
+    """Return the frame of one event for subscribers that are told `kind`."""
+    return b"id: %d.%d%b%b\n\n" % (epoch, event.position, _KIND[kind], encode(document(event, kind)))
+
+
+def data_of(event_frame: bytes) -> dict[str, Any]:
+    """Return the `data` of an event's frame."""
+    data: dict[str, Any] = orjson.loads(event_frame[event_frame.index(_DATA) + len(_DATA) :])
+    return data
+
+
+def left_frame(event_frame: bytes) -> bytes:
+    """Return the frame for those whose filter a posting left: as `event_frame`, but `closed`, and with the reason."""
+    head, _, data = event_frame.partition(_DATA)
+    cursor, _, _ = head.partition(b"\n")
+    return b'%b\nevent: closed%b%b,"reason":"left_filter"}\n\n' % (cursor, _DATA, data.removesuffix(b"}\n\n"))
 
 
 def opening(epoch: int, position: int, retry_ms: int) -> bytes:

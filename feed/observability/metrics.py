@@ -39,6 +39,7 @@ class LogGauges:
     log_age: float
     inbox_age: float
     queue_usage: float
+    search_backlog: int
 
 
 class Metrics:
@@ -112,6 +113,10 @@ class Metrics:
         self._log_head = latest("feed_log_head", "The newest position.")
         self._log_floor = latest("feed_log_floor", "The last position that retention has taken.")
         self._log_age = latest("feed_log_age_seconds", "Age of the oldest event that is kept.")
+        self._search_backlog = latest(
+            "feed_search_backlog",
+            "Events, and postings from before it, that the search index of the lists has yet to enter.",
+        )
         self._queue_usage = latest("feed_notification_queue_usage", "Share of Postgres's notification queue in use.")
         self.reconnects = counter("feed_database_reconnects", "Connections to the database made anew.", "part")
         self._requests = counter(
@@ -136,7 +141,7 @@ class Metrics:
             self.replays.labels(source)
         for result in ("hit", "read"):
             self.history_pages.labels(result)
-        for part in ("tailer", "sequencer", "retention"):
+        for part in ("tailer", "sequencer", "retention", "indexer"):
             self.reconnects.labels(part)
         for bound in (*map(str, BEHIND), "+Inf"):
             self.behind.labels(bound)
@@ -163,7 +168,7 @@ class Metrics:
 
     def forget_log(self) -> None:
         """Withdraw the ages of the log, which this process no longer reads: an old value must not page anybody for ever."""
-        for gauge in (self._inbox_age, self._log_age, self._queue_usage):
+        for gauge in (self._inbox_age, self._log_age, self._queue_usage, self._search_backlog):
             gauge.set(math.nan)
 
     def set_log(self, found: LogGauges) -> None:
@@ -173,6 +178,7 @@ class Metrics:
         self._log_age.set(found.log_age)
         self._inbox_age.set(found.inbox_age)
         self._queue_usage.set(found.queue_usage)
+        self._search_backlog.set(found.search_backlog)
 
     def set_behind(self, counts: Mapping[str, int]) -> None:
         """Subscribers by how far behind they are at most."""

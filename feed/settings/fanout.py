@@ -13,7 +13,7 @@ class HubSettings(Group):
     ring_events: Count = 20_000
     """Newest events that are kept in memory for replays."""
     ring_bytes: Bytes = 32 * 1024 * 1024
-    """Bytes of their frames at the most."""
+    """Bytes that they take at the most: their frames, and what filters read of them."""
     heartbeat: Seconds = 15.0
     """Seconds of silence after which a stream gets a heartbeat."""
     retry_min: Seconds = 2.0
@@ -30,7 +30,7 @@ class ReplaySettings(Group):
     page: Count = Field(default=500, validation_alias="FEED_HISTORY_PAGE")
     """Positions in each page that is read from the log."""
     cache: Bytes = Field(default=32 * 1024 * 1024, validation_alias="FEED_HISTORY_CACHE")
-    """Bytes of frames in the pages that are kept in memory."""
+    """Bytes that the pages of the log in memory take, with what filters read of them."""
     reads: Count = Field(default=4, validation_alias="FEED_HISTORY_READS")
     """Pages that are read from the database at the same time."""
     joined_bytes: Bytes = 32 * 1024 * 1024

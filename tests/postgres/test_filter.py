@@ -1,20 +1,28 @@
 """A filter means the same in memory, where streams are matched, and in SQL, where lists are read."""
 
 import dataclasses
+import itertools
 import math
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from feed.database import lists
 from feed.database.connect import pool
 from feed.database.jobs import JobStore
+from feed.database.log import Log
 from feed.errors import Invalid
+from feed.fanout.encoded_event import EncodedEvent
+from feed.model.event import Kind
 from feed.model.filter import PERIODS, Filter, Near, Terms, distance_km
-from feed.model.posting import PostingIn
+from feed.model.page import Page
+from feed.model.posting import FILTERED, PostingIn
 from feed.model.query import FilterQuery
 from tests.conftest import make_settings
 from tests.postgres.events import Connection, advanced
+from tests.postgres.indexing import index, indexed
 
 once = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
@@ -23,6 +31,7 @@ WORDS = (
     "istanbul", "ISTANBUL", "ıstanbul", "C++", "c#", "C", "Node.js", "node", "R&D", "Ærø", "aero", "Þór", "東京", "ΟΔΟΣ",
     "οδός", "Москва", "МОСКВА", "ﬁnance", "finance", "K", "\u212a", "3D", "№", "½",
 )  # fmt: skip
+TAGS = ('say "go"', "a\\b", "100%", "a_b", "a%b", "axb", "tab\there", "[x]", "/")
 BETWEEN = (" ", ", ", "-", "/", ".", "", "\u00a0", "\u2013", "\u3000", " (", "&", "\u200b", "・", "\u0301")
 POINTS = (
     (52.52, 13.405), (52.5201, 13.405), (48.1375, 11.575), (-33.8688, 151.2093), (0.0, 180.0), (0.0, -180.0), (90.0, 0.0),
@@ -57,7 +66,7 @@ def postings(draw: st.DrawFn) -> PostingIn:
             "workplace": draw(maybe(st.sampled_from(("onsite", "hybrid", "remote")))),
             "employment_type": draw(maybe(st.sampled_from(("full-time", "Full-Time", "full time")))),
             "seniority": draw(maybe(st.sampled_from(("Senior", "sénior", "junior", "")))),
-            "tags": draw(st.lists(st.sampled_from(WORDS) | st.just(""), max_size=3)),
+            "tags": draw(st.lists(st.sampled_from(WORDS) | st.sampled_from(TAGS) | st.just(""), max_size=3)),
             "salary_min": low, "salary_max": high, "currency": draw(maybe(currency)),
             "salary_period": draw(st.sampled_from(list(PERIODS))),
             "latitude": latitude, "longitude": longitude,
@@ -92,8 +101,10 @@ def filters(draw: st.DrawFn) -> Filter:
         match name:
             case "company" | "location":
                 asked[name] = draw(phrases)
-            case "country" | "tag":
+            case "country":
                 asked[name] = draw(some)
+            case "tag":
+                asked[name] = draw(st.lists(st.sampled_from(WORDS + TAGS), min_size=1, max_size=4))
             case "workplace":
                 asked[name] = draw(st.lists(st.sampled_from(("onsite", "hybrid", "remote")), min_size=1))
             case "employment_type":
@@ -111,9 +122,22 @@ def filters(draw: st.DrawFn) -> Filter:
     return dataclasses.replace(wanted, near=draw(near)) if "near" in names else wanted
 
 
-async def test_streams_and_lists_agree_on_every_posting_and_filter(database: Connection, dsn: str) -> None:
+PLANS = {
+    "scan": {},
+    "changed": {},
+    "walk": {},
+    "gather some": {"_GLANCE": 0, "_WALK": {"arrived": 0, "posted": 0}},
+    "gather all": {"_GLANCE": 0, "_WALK": {"arrived": 0, "posted": 0}, "_GATHER": 0},
+}
+"""Ways in which a list is found, and the bounds that lead to each."""
+
+PAGES = (Page(open=None, limit=1000), Page(limit=1000, sort="posted"))
+
+
+def drawn(number: int) -> tuple[list[PostingIn], list[Filter]]:
+    """Postings and `number` filters, some of these inside another one, as a credential's."""
     given_postings: list[PostingIn] = []
-    wanted: set[Filter] = set()
+    wanted: dict[Filter, None] = {}
 
     @seed(1)
     @settings(once, max_examples=200)
@@ -122,32 +146,87 @@ async def test_streams_and_lists_agree_on_every_posting_and_filter(database: Con
         given_postings.append(posting)
 
     @seed(2)
-    @settings(once, max_examples=300)
+    @settings(once, max_examples=number)
     @given(st.data())
     def draw_filter(data: st.DataObject) -> None:
         try:
-            wanted.add(data.draw(filters()))
+            wanted[data.draw(filters())] = None
         except Invalid:
             pass  # nothing but separators
 
     draw_posting()
     draw_filter()
     assert len(given_postings) >= 150
-    assert len(wanted) >= 150
+    assert len(wanted) >= number / 2
     plain = list(wanted)
-    wanted |= {
-        one.narrowed(other) for one, other in zip(plain[::5], plain[1::5], strict=False)
-    }  # a credential's filter
+    return given_postings, [
+        *plain, *(one.narrowed(other) for one, other in zip(plain[::5], plain[1::5], strict=False))
+    ]  # fmt: skip
+
+
+async def test_streams_and_lists_agree_on_every_posting_and_filter(
+    database: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_postings, wanted = drawn(300)
     found = 0
     async with pool(make_settings(dsn).database, dsn) as connections:
         store = JobStore(connections)
         await store.write(given_postings)
-        streamed = {event.job["id"]: Terms(event.job) for event in await advanced(database)}
+        jobs = {event.job["id"]: event.job for event in await advanced(database)}
+        streamed = {job: Terms(fields) for job, fields in jobs.items()}
         assert len(streamed) == len(given_postings)
+        for plan, bounds in PLANS.items():
+            with monkeypatch.context() as patch:
+                for name, value in bounds.items():
+                    patch.setattr(lists, name, value)
+                if plan == "scan":
+                    await database.execute("UPDATE search_state SET filled = 0")
+                elif plan == "walk":
+                    await index(database, dsn)
+                    assert len(await indexed(database)) == len(streamed)
+                else:
+                    await database.execute("UPDATE search_state SET filled = NULL")
+                for number, one in enumerate(wanted):
+                    listing = await store.list(one, PAGES[number % 2])
+                    listed = {orjson.loads(job)["id"] for job in listing.jobs}
+                    matched = {job for job, terms in streamed.items() if one.matches(terms)}
+                    assert listed == matched, (plan, one, [jobs[job] for job in listed ^ matched])
+                    found += bool(matched)
+    assert found > len(PLANS) * len(wanted) / 3  # the comparison was of something
+
+
+async def test_what_the_log_leaves_out_for_a_filter_no_subscriber_of_it_would_get(
+    database: Connection, dsn: str
+) -> None:
+    given_postings, wanted = drawn(300)
+    kinds = itertools.cycle([(), (Kind.POSTED,), (), (Kind.CLOSED,), (Kind.UPDATED,), (Kind.CLOSED, Kind.UPDATED)])
+    wanted = [dataclasses.replace(one, event=some) for one, some in zip(wanted, kinds, strict=False)]
+    wanted += [Filter(event=(Kind.UPDATED,)), Filter(event=(Kind.CLOSED,))]
+    async with pool(make_settings(dsn).database, dsn) as connections:
+        await JobStore(connections).write(given_postings)
+        # Every posting becomes another one; then some change what no filter reads, and some go.
+        names = ", ".join(FILTERED)
+        await database.execute(
+            f"UPDATE job j SET ({names}) = (SELECT {names} FROM job o WHERE o.id = j.id % (SELECT max(id) FROM job) + 1)"
+        )
+        await database.execute("UPDATE job SET url = url || '/1' WHERE id % 5 = 0")
+        await database.execute("UPDATE job SET closed_at = now() WHERE id % 5 = 1")
+        await database.execute("DELETE FROM job WHERE id % 5 = 2")
+        await database.execute("SELECT canary()")
+        events = [EncodedEvent(1, event) for event in await advanced(database)]
+        assert len(events) > 2 * len(given_postings)
+        log, head = Log(connections), events[-1].position
+        told = read = 0
         for one in wanted:
-            listing = await store.list(one, closed=None, below=None, limit=1000)
-            listed = {orjson.loads(job)["id"] for job in listing.jobs}
-            matched = {job for job, terms in streamed.items() if one.matches(terms)}
-            assert listed == matched, (one, [streamed[job]._job for job in listed ^ matched])
-            found += bool(matched)
-    assert found > len(wanted) / 3  # the comparison was of something
+            found = await log.find(3, head, one)
+            assert (found.floor, found.head) == (0, head)
+            assert [event.position for event in found.events] == sorted({event.position for event in found.events})
+            frames = {event.position: EncodedEvent(1, event).frame_for(one) for event in found.events}
+            expected = {
+                event.position: frame for event in events[3:] if (frame := event.frame_for(one)) is not None
+            }  # fmt: skip
+            assert {position: frame for position, frame in frames.items() if frame is not None} == expected, one
+            told += len(expected)
+            read += len(frames)
+    assert told > len(wanted)  # the comparison was of something
+    assert read < len(events) * len(wanted) / 2  # and something was left out

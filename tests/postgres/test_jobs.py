@@ -16,6 +16,7 @@ from feed.database.connect import pool
 from feed.database.jobs import JobStore, Written, batch_of, open_store
 from feed.errors import DatabaseUnavailable, Invalid, NotFound
 from feed.model.filter import EVERYTHING, Filter
+from feed.model.page import Page
 from feed.model.posting import PostingIn
 from tests.conftest import Connect, make_settings
 from tests.postgres.events import Connection, add, advance, advanced, titles
@@ -247,27 +248,27 @@ async def test_a_new_posting_sent_twice_at_once_is_posted_once(
 async def test_a_list_pages_from_the_newest_to_the_oldest_without_gap(store: JobStore, database: Connection) -> None:
     await store.write([posting(number, location="Berlin" if number % 2 else None) for number in range(25)])
     seen: list[int] = []
-    below = None
+    after = None
     while True:
-        page = await store.list(EVERYTHING, closed=None, below=below, limit=10)
+        page = await store.list(EVERYTHING, Page(open=None, after=after, limit=10))
         seen += [orjson.loads(job)["id"] for job in page.jobs]
-        if page.last_id is None:
+        if page.next is None:
             break
-        assert page.last_id == seen[-1]
-        below = page.last_id
+        assert page.next.id == seen[-1]
+        after = page.next
     ids = [row["id"] for row in await database.fetch("SELECT id FROM job ORDER BY id DESC")]
     assert seen == ids
-    berlin = await store.list(Filter(location=(" berlin ",)), closed=None, below=None, limit=12)
-    assert (len(berlin.jobs), berlin.last_id) == (12, None)
-    exact = await store.list(EVERYTHING, closed=None, below=None, limit=25)
-    assert (len(exact.jobs), exact.last_id) == (25, None)
+    berlin = await store.list(Filter(location=(" berlin ",)), Page(open=None, limit=12))
+    assert (len(berlin.jobs), berlin.next) == (12, None)
+    exact = await store.list(EVERYTHING, Page(open=None, limit=25))
+    assert (len(exact.jobs), exact.next) == (25, None)
 
 
 async def test_a_list_is_of_open_closed_or_all_postings(store: JobStore) -> None:
     await store.write([posting(1), posting(2, closed_at="2026-01-01T00:00:00Z")])
 
     async def listed(closed: bool | None) -> list[str]:
-        found = await store.list(EVERYTHING, closed=closed, below=None, limit=9)
+        found = await store.list(EVERYTHING, Page(open=None if closed is None else not closed, limit=9))
         return [orjson.loads(job)["title"] for job in found.jobs]
 
     assert await listed(False) == ["job 1"]
@@ -279,8 +280,8 @@ async def test_an_empty_list_still_has_its_place_in_the_log(store: JobStore, dat
     await add(database, "a")
     await database.execute("DELETE FROM job")
     await advanced(database)
-    found = await store.list(EVERYTHING, closed=False, below=None, limit=9)
-    assert (found.jobs, found.last_id, found.head) == ([], None, 2)
+    found = await store.list(EVERYTHING, Page(limit=9))
+    assert (found.jobs, found.next, found.head) == ([], None, 2)
     assert found.epoch == await database.fetchval("SELECT epoch FROM state")
 
 
@@ -304,7 +305,7 @@ async def test_a_list_and_what_comes_after_its_place_make_the_whole(store: JobSt
         tasks.create_task(write())
         tasks.create_task(move())
         while not over.is_set():
-            pages.append(await store.list(EVERYTHING, closed=None, below=None, limit=1000))
+            pages.append(await store.list(EVERYTHING, Page(open=None, limit=1000)))
     await advanced(reader)
     log = [tuple(row) for row in await reader.fetch("SELECT position, job[1], job[4] FROM log ORDER BY position")]
     final = {row["id"]: row["title"] for row in await reader.fetch("SELECT id, title FROM job")}

@@ -13,6 +13,7 @@ from feed.database.tailer import Tailer
 from feed.errors import DatabaseRefused, DatabaseUnavailable
 from feed.fanout.hub import Hub
 from feed.model.fold import fold, words
+from feed.model.frame import data_of
 from tests.cluster import Cluster, versions
 from tests.conftest import Connect, make_settings
 from tests.postgres.events import Connection, add, advanced, opened, titles
@@ -153,8 +154,8 @@ async def test_two_feeds_under_two_names_share_a_database_and_nothing_else(datab
             await until(lambda: other_hub.head == number)
         await add(database, "ours")
         await until(lambda: hub.head == 1)
-    assert [one.event.job["title"] for one in hub.ring.after(0, 9)] == ["ours"]
-    assert [one.event.job["title"] for one in other_hub.ring.after(0, 9)] == ["theirs 1", "theirs 2", "theirs 3"]
+    assert [data_of(one.frame)["title"] for one in hub.ring.after(0, 9)] == ["ours"]
+    assert [data_of(one.frame)["title"] for one in other_hub.ring.after(0, 9)] == ["theirs 1", "theirs 2", "theirs 3"]
 
 
 async def test_a_role_that_owns_only_its_schema_is_enough(blank: str, role: str, cluster: Cluster) -> None:
@@ -229,10 +230,8 @@ async def test_every_version_of_postgres_at_hand_carries_a_feed(version: int) ->
                 await connection.execute("DELETE FROM job")
                 await connection.execute("TRUNCATE job")
                 await until(lambda: hub.head == 3)
-            events = [one.event for one in hub.ring.after(0, 9)]
-            assert [(event.kind, event.reason) for event in events] == [
-                ("posted", None), ("closed", "closed"), ("closed", "deleted"),
-            ]  # fmt: skip
+            events = [(one.kind, data_of(one.frame).get("reason")) for one in hub.ring.after(0, 9)]
+            assert events == [("posted", None), ("closed", "closed"), ("closed", "deleted")]
             for text in ("Zürich, İstanbul – Straße", "C++ ﬁnance", "ΟΔΟΣ Москва"):
                 row = await connection.fetchrow("SELECT fold($1) AS fold, words($1) AS words", text)
                 assert row is not None

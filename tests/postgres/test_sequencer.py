@@ -1,6 +1,10 @@
 """The sequencer: what is committed is sequenced, whoever leads, however the bell stands."""
 
+import asyncio
 from typing import Any
+
+import asyncpg
+import pytest
 
 from feed.database.sequencer import Advance, Sequencer
 from tests.conftest import Connect, make_settings
@@ -159,6 +163,36 @@ async def test_a_flood_is_moved_in_bounded_batches(database: Connection, connect
         await until(lambda: heard and heard[-1] == 1000)
     assert heard == list(range(100, 1001, 100))
     await listener.reset()
+
+
+async def test_each_round_of_a_call_is_committed_and_heard_by_itself(database: Connection, connect: Connect) -> None:
+    caller, listener = await connect(), await connect()
+    heard: list[str] = []
+    await listener.add_listener("feed", lambda *message: heard.append(str(message[3])))
+    call = asyncio.create_task(caller.execute("CALL sequence(100, 30, 0.003, 0.01, 1000000, 1000000, 0, NULL)"))
+    for number, title in enumerate("abc", 1):
+        await add(database, title)
+        await until(lambda number=number: len(heard) == number)
+        await sequenced(database, *"abc"[:number])
+    assert not call.done()
+    await database.execute("SELECT pg_cancel_backend($1)", caller.get_server_pid())
+    with pytest.raises(asyncpg.QueryCanceledError):
+        await call
+    await listener.reset()
+
+
+async def test_a_call_ends_after_its_quiet_rounds_or_after_all_of_its_rounds(database: Connection) -> None:
+    for number in range(25):
+        await add(database, str(number))
+    call = "CALL sequence(10, 1000, 0, 0, $1, $2, 0, NULL)"
+    two = await database.fetchrow(call, 3, 2)
+    rest = await database.fetchrow(call, 3, 100)
+    assert two is not None and rest is not None
+    assert (two["still"], len(two["ages"])) == (0, 2)
+    assert (rest["still"], len(rest["ages"])) == (3, 1)
+    assert all(age >= 0 for age in (*two["ages"], *rest["ages"]))
+    assert dense(await logged(database))
+    assert (await database.fetchval("SELECT head FROM state")) == 25
 
 
 async def test_it_makes_the_partition_that_is_missing_and_goes_on(database: Connection, dsn: str) -> None:

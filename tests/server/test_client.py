@@ -472,6 +472,16 @@ async def test_a_page_of_postings_carries_the_cursor_to_follow_from() -> None:
     assert script.requests[0].query == wanted
 
 
+async def test_a_page_before_another_is_asked_for_by_its_mark_in_an_order_and_counted() -> None:
+    page = {"jobs": [], "next": "n", "previous": "p", "about": 12, "stream": {"last_event_id": "1.9", "url": "/"}}
+    script = Script(Answer(orjson.dumps(page), content_type="application/json"))
+    async with running(script) as url, client_at(url) as client:
+        found = await client.jobs(before="b", sort="posted", count=True)
+    assert (found.previous, found.about) == ("p", 12)
+    wanted = {"open": ["true"], "limit": ["50"], "before": ["b"], "sort": ["posted"], "count": ["true"]}
+    assert script.requests[0].query == wanted
+
+
 @pytest.mark.parametrize("http2", [False, True])
 async def test_a_key_goes_with_every_request(http2: bool) -> None:
     script = Script(counts(created=1), Answer(b'{"ended":true}', content_type="application/json"), Answer(posted(1)))

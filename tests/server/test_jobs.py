@@ -352,6 +352,31 @@ async def test_going_through_all_pages_meets_every_posting_once_newest_first(
     assert all(set(posting) == {*FIELDS, "href"} for posting in exact["jobs"])
 
 
+async def test_a_list_is_read_back_to_its_beginning_by_time_too(
+    client: httpx.AsyncClient, server: Running, database: "asyncpg.Connection[Any]"
+) -> None:
+    await fill(server, database, 25)
+    for sort in ("arrived", "posted"):
+        first = (await client.get(f"/v1/jobs?limit=10&sort={sort}&count=true")).json()
+        assert (first["previous"], first["about"]) == (None, 25)
+        second = (await client.get("/v1/jobs", params={"limit": 10, "sort": sort, "after": first["next"]})).json()
+        assert "about" not in second
+        back = (await client.get("/v1/jobs", params={"limit": 10, "sort": sort, "before": second["previous"]})).json()
+        assert (back["jobs"], back["previous"], back["next"]) == (first["jobs"], None, first["next"])
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("after=j1&before=j9", "before"), ("sort=posted&after=j1", "after"), ("after=p1.1", "after"), ("before=1", "before"),
+        ("sort=posted&after=p9999999999999999999.1", "after"), ("sort=posted&after=p-9999999999999999999.1", "after"),
+        ("sort=posted&before=p1.9999999999999999999", "before"), ("sort=size", "sort"), ("count=some", "count"),
+    ],
+)  # fmt: skip
+async def test_marks_that_do_not_fit_the_list_are_refused(client: httpx.AsyncClient, query: str, field: str) -> None:
+    assert check_problem(await client.get(f"/v1/jobs?{query}"), 422)[0]["field"] == field
+
+
 @pytest.mark.parametrize("after", ["x", "j", "j-1", "1", "j99999999999999999999", "j9999999999999999999"])
 async def test_an_after_that_is_no_next_is_refused(client: httpx.AsyncClient, after: str) -> None:
     assert check_problem(await client.get(f"/v1/jobs?after={after}"), 422)[0]["field"] == "after"
@@ -588,7 +613,8 @@ async def test_the_documented_parameters_are_the_ones_that_work(client: httpx.As
         assert all(p.get("description") or p["schema"] for p in parameters)
     stream = {p["name"] for p in document["paths"]["/v1/jobs/stream"]["get"]["parameters"]}
     assert {"last_event_id", "since", "from", "last-event-id"} <= {name.lower() for name in stream}
-    assert {"open", "limit", "after"} <= {p["name"] for p in document["paths"]["/v1/jobs"]["get"]["parameters"]}
+    listed = {p["name"] for p in document["paths"]["/v1/jobs"]["get"]["parameters"]}
+    assert {"open", "limit", "after", "before", "sort", "count"} <= listed
 
 
 async def test_the_stream_documents_every_frame_it_sends(

@@ -146,6 +146,7 @@ async def test_the_leader_says_how_the_log_and_the_inbox_stand(dsn: str, databas
         assert scrape("feed_log_floor") == scrape("feed_inbox_age_seconds") == 0
         assert scrape("feed_log_age_seconds") > 0
         assert 0 <= scrape("feed_notification_queue_usage") < 1
+        assert scrape("feed_search_backlog") >= 0
     async with run_server(make_settings(dsn, sequencer=False)) as follower:
         await database.execute(INSERT, "waits")
         assert (await Scrape.of(follower.url))("feed_sequencer_leading") == 0
@@ -181,7 +182,7 @@ async def test_a_lost_database_is_counted_when_it_is_found_again(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
         "AND application_name IN ('feed tailer', 'feed sequencer', 'feed retention')"
     )
-    for part in ("tailer", "sequencer", "retention"):
+    for part in ("tailer", "sequencer", "retention", "indexer"):
         await scraped(server.url, "feed_database_reconnects_total", 1, part=part)
 
 

@@ -265,7 +265,7 @@ async def test_silence_is_broken_by_heartbeats_that_move_a_narrow_filters_cursor
 async def test_a_replay_in_which_nothing_matches_moves_the_cursor_all_the_same(
     settings: Settings, database: "asyncpg.Connection[Any]"
 ) -> None:
-    async with run_server(settings.changed(ring_events=1, history_page=5)) as running:
+    async with run_server(settings.changed(ring_events=1, history_page=2)) as running:
         epoch = await fill(running, database, 30)
         async with reading(running.url, "?company=nobody&from=earliest") as reader:
             opening = await reader.until("synced")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from feed.model.event import Event, Kind
+from feed.model.event import Kind
 from feed.model.filter import EVERYTHING, Filter, Near, Terms, distance_km
 from feed.model.posting import FIELDS, FILTERED
 from feed.model.query import FilterQuery
@@ -105,12 +105,12 @@ def test_near_is_by_great_circle_and_includes_its_edge() -> None:
     assert distance_km(0, 0, 0, 180) == pytest.approx(20_015.1, abs=0.1)
 
 
-def event(kind: Kind, now: dict[str, Any], before: dict[str, Any] | None = None) -> tuple[Event, Terms, Terms]:
+def event(kind: Kind, now: dict[str, Any], before: dict[str, Any] | None = None) -> tuple[Kind, Terms, Terms]:
     """An event and both its terms, as the hub makes them."""
     whole = job(**now)
     was = None if before is None else {name: job(**before)[name] for name in FILTERED}
     terms = Terms(whole)
-    return Event(1, kind, whole, was), terms, terms if was is None else Terms(was)
+    return kind, terms, terms if was is None else Terms(was)
 
 
 BERLIN = Filter(location=(" berlin ",))

@@ -251,7 +251,7 @@ async def test_a_filter_that_raises_ends_its_group_alone_and_every_other_group_g
     looking = [joined(hub, Filter(q=(" baker",))) for _ in range(2)]
     wide, other = joined(hub), joined(hub)
     with logged_by(hub_module, subscriber_module) as logged:
-        hub.publish([event(1, title=None), event(2)])  # no version of feed writes a posting without a title
+        hub.publish([event(1, title=5), event(2)])  # no version of feed writes such a title
         hub.publish([event(3)])
     assert hub.head == wide.position == other.position == 3
     assert wide.take().count(b"\n\n") == 3 and len(other.wire.held) == 2
@@ -274,4 +274,4 @@ async def test_an_event_of_an_unknown_kind_takes_its_position_and_is_sent_to_nob
     hub.publish([event(1), event(2, Kind("merged")), event(3)])
     assert hub.head == wide.position == 3
     assert wide.take().count(b"\n\n") == narrow.take().count(b"\n\n") == 2
-    assert [one.event.kind for one in hub.ring.after(1, 1)] == [Kind.UNKNOWN]
+    assert [one.kind for one in hub.ring.after(1, 1)] == [Kind.UNKNOWN]

@@ -14,7 +14,8 @@ NAMES = {
     "feed_subscriber_lag_events_max": "gauge", "feed_replays": "counter", "feed_replayed_events": "counter",
     "feed_history_pages": "counter", "feed_history_cache_bytes": "gauge", "feed_sequencer_leading": "gauge",
     "feed_inbox_age_seconds": "gauge", "feed_log_head": "gauge", "feed_log_floor": "gauge", "feed_log_age_seconds": "gauge",
-    "feed_database_reconnects": "counter", "feed_notification_queue_usage": "gauge", "feed_requests": "counter",
+    "feed_database_reconnects": "counter", "feed_notification_queue_usage": "gauge", "feed_search_backlog": "gauge",
+    "feed_requests": "counter",
     "feed_limited": "counter", "feed_credentials_refused": "counter", "feed_connections": "gauge", "feed_draining": "gauge",
 }  # fmt: skip
 """What dashboards and alerts are written against (the parser takes `_total` off)."""
@@ -68,7 +69,8 @@ def test_what_others_report_is_counted_by_name() -> None:
 
 def test_the_log_gauges_are_what_the_database_said() -> None:
     metrics = Metrics("1")
-    metrics.set_log(LogGauges(head=9, floor=4, log_age=60.5, inbox_age=0.25, queue_usage=0.125))
+    metrics.set_log(LogGauges(head=9, floor=4, log_age=60.5, inbox_age=0.25, queue_usage=0.125, search_backlog=7))
     names = ("feed_log_head", "feed_log_floor", "feed_log_age_seconds", "feed_inbox_age_seconds")
     assert [value(metrics, name) for name in names] == [9, 4, 60.5, 0.25]
     assert value(metrics, "feed_notification_queue_usage") == 0.125
+    assert value(metrics, "feed_search_backlog") == 7

@@ -42,3 +42,20 @@ async def test_who_gives_up_takes_nobodys_turn() -> None:
         task.cancel()
     await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
     assert sum(task.cancelled() for task in tasks) == PER_TURN
+
+
+async def test_one_that_goes_on_longer_than_a_turn_may_take_lets_others_have_theirs() -> None:
+    pacer = Pacer(seconds=1e-9)
+    others = 0
+
+    async def live() -> None:
+        nonlocal others
+        while True:
+            others += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(live())
+    for _ in range(PER_TURN):
+        await pacer.admitted()
+    task.cancel()
+    assert others >= PER_TURN / 2

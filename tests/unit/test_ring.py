@@ -1,5 +1,7 @@
 """The ring: dense, bounded by number and by bytes, and read from either end."""
 
+import sys
+
 import pytest
 
 from feed.fanout.ring import Ring
@@ -39,16 +41,25 @@ def test_a_batch_larger_than_the_ring_leaves_its_end() -> None:
 
 def test_the_oldest_fall_out_by_bytes() -> None:
     batch = encoded(range(10, 20))
-    size = len(batch[0].frame)
-    ring = Ring(1000, 4 * size)
+    ring = Ring(1000, 4 * batch[0].size)
     ring.extend(batch)
+    assert ring.bytes == 4 * batch[0].size
     assert positions(ring.after(15, 10)) == [16, 17, 18, 19]
     assert not ring.covers(14)
 
 
+def test_what_falls_out_is_let_go_at_once() -> None:
+    ring, batch = Ring(3, LARGE), encoded(range(1, 5))
+    ring.extend(batch[:3])
+    held = sys.getrefcount(batch[0])
+    ring.extend(batch[3:])
+    left = sys.getrefcount(batch[0])
+    assert left == held - 1
+
+
 def test_an_event_larger_than_the_ring_leaves_it_empty_and_the_next_one_fits() -> None:
     small = encoded([2])
-    ring = Ring(10, len(small[0].frame))
+    ring = Ring(10, small[0].size)
     ring.extend(encoded([1], title="x" * 1000))
     assert len(ring) == 0
     assert not ring.covers(0)

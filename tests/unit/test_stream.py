@@ -8,13 +8,14 @@ import pytest
 
 from feed.errors import DatabaseUnavailable
 from feed.fanout.ending import Ended, Goodbye
-from feed.fanout.history import History, LogState
+from feed.fanout.history import History, LogState, Pruned
 from feed.fanout.hub import Hub
 from feed.fanout.replay_blocks import ReplayBlocks
 from feed.fanout.sources import StreamSources
 from feed.fanout.stream import Stream
 from feed.fanout.stream_request import StreamRequest
 from feed.model.cursor import Cursor
+from feed.model.filter import EVERYTHING, Filter
 from feed.model.query import Start
 from feed.settings.settings import load_settings
 from feed.wire.chunk import PIECE, Chunk
@@ -23,6 +24,8 @@ from tests.unit.events import EPOCH, event
 from tests.unit.fake_log import FakeLog
 from tests.unit.wires import BrokenWire, FakeWire
 from tests.waiting import until
+
+ACME = Filter(company=("acme",))
 
 
 @asynccontextmanager
@@ -37,10 +40,10 @@ async def serving(log: FakeLog, head: int = 0) -> AsyncIterator[StreamSources]:
 
 
 def opened(
-    sources: StreamSources, wire: FakeWire | None = None, cursor: int | None = None
+    sources: StreamSources, wire: FakeWire | None = None, cursor: int | None = None, wanted: Filter = EVERYTHING
 ) -> tuple[Stream, AsyncGenerator[Chunk, None]]:
     start = Start() if cursor is None else Start(Cursor(cursor))
-    stream = Stream(sources, StreamRequest(start=start), wire or FakeWire())
+    stream = Stream(sources, StreamRequest(start=start, filter=wanted), wire or FakeWire())
     return stream, stream.chunks()
 
 
@@ -93,6 +96,46 @@ async def test_what_lies_behind_is_pulled_up_to_the_head_and_then_pushed(memory:
         with pytest.raises(StopAsyncIteration):
             await pulling
         assert stream.ended is Ended.CLIENT
+
+
+async def test_a_replay_by_a_filter_reads_only_what_it_may_want_and_tells_of_what_was_left_out() -> None:
+    log = FakeLog(head=205)
+    log.every = 60
+    async with serving(log, 205) as sources:
+        stream, chunks = opened(sources, cursor=3, wanted=ACME)
+        pulled = b""
+        while b"event: synced" not in pulled:
+            pulled += await body(chunks)
+            if b"event: synced" not in pulled:
+                assert b"id: 7.%d\n" % stream.position in pulled or ids(pulled)
+        assert ids(pulled) == [60, 120, 180] and stream.replayed == 3 and stream.position == 205
+        assert all(b"id: 7.%d\n\n" % end in pulled for end in (40, 160, 205))  # pages in which nothing matched
+    assert log.reads == []
+    assert log.finds == [(begin, min(begin + 40, 205)) for begin in range(0, 205, 40)]
+
+
+async def test_a_replay_by_a_filter_that_wants_most_reads_the_pages_of_all() -> None:
+    log = FakeLog(head=95)
+    async with serving(log, 95) as sources:
+        _, chunks = opened(sources, cursor=3, wanted=ACME)
+        pulled = b""
+        while b"event: synced" not in pulled:
+            pulled += await body(chunks)
+    assert ids(pulled) == list(range(4, 96))
+    assert log.finds == [(0, 40)]
+    assert log.reads == [(begin, min(begin + 10, 95)) for begin in range(40, 95, 10)]
+
+
+async def test_a_replay_by_a_filter_is_reset_where_the_log_was_pruned_or_is_shorter() -> None:
+    for change in ({"floor": 30}, {"head": 30}):
+        log = FakeLog(head=95)
+        for name, value in change.items():
+            setattr(log, name, value)
+        async with serving(log, 95) as sources:
+            hub = sources.hub
+            replay = sources.history.page(3, EPOCH, hub.head, hub.generation, ACME)
+            with pytest.raises(Pruned):
+                (await replay).beyond(3)
 
 
 async def test_what_the_wire_does_not_take_is_pulled_in_pieces_and_then_it_is_live_again() -> None:

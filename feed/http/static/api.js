@@ -26,11 +26,12 @@ export class Api {
     this.#clock = clock;
   }
 
-  /** One page of the list: {jobs, next, stream: {last_event_id, url}}. */
-  page(query, { limit, after = null, signal }) {
+  /** One page of the list: {jobs, next, stream: {last_event_id, url}}, and with `count`, `about` how many match. */
+  page(query, { limit, after = null, count = false, signal }) {
     const parameters = new URLSearchParams(query.pairs);
     parameters.set("limit", String(limit));
     if (after !== null) parameters.set("after", after);
+    if (count) parameters.set("count", "true");
     return this.#get(`/v1/jobs?${parameters}`, signal);
   }
 

@@ -46,7 +46,7 @@ const feed = new Feed({
   clock,
   status,
   listener: {
-    replaced: (ids) => page.replaced(ids),
+    replaced: (ids, about) => page.replaced(ids, about),
     arrived: (id, type) => page.arrived(id, type),
     changed: (id, type) => page.changed(id, type),
     appended: (ids) => page.appended(ids),
@@ -80,6 +80,7 @@ const page = new Page({
   sheet,
   terminal,
   announcer: new Announcer(get("announcer")),
+  total: get("total"),
   notice: new Notice({ root: get("notice"), terminal }),
   older: new Older({
     root: get("end"),

@@ -18,7 +18,7 @@ export function position(cursor) {
 /**
  * Owns the postings, the stream and the requests of the current filter.
  *
- * The listener is told: replaced(ids), arrived(id, type), changed(id, type), appended(ids), history(state, problem?),
+ * The listener is told: replaced(ids, about) (how many match, if that is more than were loaded), arrived(id, type), changed(id, type), appended(ids), history(state, problem?),
  * problem(problem), recovered(), and through `status` what the connection does.
  */
 export class Feed {
@@ -68,7 +68,7 @@ export class Feed {
     this.#backoff.reset();
     this.#status.set("loading");
     await this.#quietly(async (signal) => {
-      const page = await this.#insist((s) => this.#api.page(query, { limit: PAGE, signal: s }), signal);
+      const page = await this.#insist((s) => this.#api.page(query, { limit: PAGE, count: true, signal: s }), signal);
       this.#replace(page);
       this.#stream.open(page.stream.url, page.stream.last_event_id);
     });
@@ -139,7 +139,7 @@ export class Feed {
     this.#waiting = [];
     if (again) return;
     await this.#quietly(async (signal) => {
-      const page = await this.#insist((s) => this.#api.page(this.#query, { limit: PAGE, signal: s }), signal);
+      const page = await this.#insist((s) => this.#api.page(this.#query, { limit: PAGE, count: true, signal: s }), signal);
       const waiting = this.#waiting;
       this.#waiting = null;
       this.#replace(page);
@@ -196,7 +196,7 @@ export class Feed {
     this.#jobs.clear();
     this.#next = page.next;
     this.#paging = false;
-    this.#listener.replaced(this.#jobs.add(page.jobs).added);
+    this.#listener.replaced(this.#jobs.add(page.jobs).added, page.next === null ? null : page.about);
     this.#listener.history(page.next === null ? "end" : "more");
   }
 

@@ -84,11 +84,13 @@ export class Page {
 
   // What the feed tells.
 
-  replaced(ids) {
-    const { arrivals, list, announcer } = this.#parts;
+  replaced(ids, about) {
+    const { arrivals, list, announcer, total } = this.#parts;
     arrivals.clear();
     list.replace(ids);
     this.#setBusy(false);
+    total.hidden = !about;
+    total.textContent = about ? `About ${plural(about, "posting")}` : "";
     announcer.say(ids.length > 0 ? `${plural(ids.length, "posting")} loaded, newest first.` : "No postings yet.");
     this.#showNotice();
   }
@@ -121,7 +123,7 @@ export class Page {
   }
 
   problem(refusal) {
-    const { filters, list, notice, jobs, older, announcer, session } = this.#parts;
+    const { filters, list, notice, jobs, older, announcer, session, total } = this.#parts;
     filters.objections(refusal.errors);
     if (refusal.passing) {
       if (list.size === 0) notice.unreachable(refusal);
@@ -131,6 +133,7 @@ export class Page {
     list.replace([]);
     this.#setBusy(false);
     older.show("none");
+    total.hidden = true;
     if (refusal.status === 401) {
       session.ended();
       notice.signIn(refusal, (key) => this.signIn(key));

@@ -7,7 +7,7 @@ export const SETS = ["company", "location", "country", "workplace", "employment_
 export const SINGLES = ["q", "salary_min", "currency", "near", "radius_km"];
 
 /** Names the page itself puts on a request; in its own address they mean nothing. */
-const RESERVED = ["limit", "after", "last_event_id"];
+const RESERVED = ["limit", "after", "before", "sort", "count", "last_event_id"];
 
 const LABELS = {
   q: "search",
