@@ -63,7 +63,7 @@ class _Conditions:
                 continue
             if name == "tag":
                 quoted = [f'%"{_pattern(value)}"%' for value in values]
-                self._like("{tags}", "ANY", quoted, [], "OR strpos({tags}, '\\') > 0")
+                self._like("{tags}", "ANY", quoted, [], "OR strpos({tags}, chr(92)) > 0")
             else:
                 given = self.bind(list(values))
                 self._add(
@@ -77,7 +77,7 @@ class _Conditions:
             text = "concat_ws(' ', {title}, {company}, {tags}, {location})"
             beginnings = [beginning.strip() for beginning in wanted.q]
             regexes = [_BEGIN + re.escape(beginning) for beginning in beginnings]
-            self._like(text, "ALL", [f"%{one}%" for one in beginnings], regexes, "OR strpos({tags}, '\\') > 0")
+            self._like(text, "ALL", [f"%{one}%" for one in beginnings], regexes, "OR strpos({tags}, chr(92)) > 0")
         if wanted.currency:
             self._add(f"{{currency}} = ANY ({self.bind(list(wanted.currency))}::text[])")
         if wanted.salary_min is not None:
