@@ -26,8 +26,8 @@ _LONGEST = 40
 """Characters of a word or value that go into a lexeme; a longer one is cut, on both sides."""
 _SHORT = 3
 """Beginnings of words up to this length have lexemes of their own: to gather all words that begin with `s` takes long."""
-_STEPS = [2.0**step for step in range(12, 24)]
-"""Steps of yearly pay, from 4,096 to 8.4 million, each twice the one before. A posting has a lexeme for each step that
+_STEPS = [2.0 ** (step / 2) for step in range(26, 44)]
+"""Steps of yearly pay, from 8,192 to 3 million, each 1.4 times the one before. A posting has a lexeme for each step that
 its pay reaches, and a filter asks for the highest one below its minimum."""
 _CELLS = (0.1, 0.5, 3.0, 20.0)
 """Sizes of the grid's cells, in degrees of latitude and longitude."""
