@@ -4,7 +4,7 @@ Both sides are made here, of the words and values that `feed.model.filter` compa
 has the lexemes that the filter asks for; the converse need not hold, so whoever uses the index checks what it finds.
 The first character of a lexeme says what it is:
 
-- `1` `2` `3`: the first one, two or three characters of a word that `q` searches; `w`: a whole word of four or more;
+- `1` and `3`: the first character, and the first three, of a word that `q` searches; `w`: a whole word of four or more;
 - `l`: a word of the location; `L`: two words of the location that follow each other;
 - `c` `k` `p` `e` `s` `t`: company, country, workplace, employment type, seniority and a tag, each whole;
 - `m`: the currency; `$`: a currency and a step of `_STEPS` that the yearly pay reaches;
@@ -26,13 +26,13 @@ _LONGEST = 40
 """Characters of a word or value that go into a lexeme; a longer one is cut, on both sides."""
 _SHORT = 3
 """Beginnings of words up to this length have lexemes of their own: to gather all words that begin with `s` takes long."""
-_STEPS = [2.0 ** (step / 2) for step in range(24, 46)]
-"""Steps of yearly pay, from 4,096 to 5.9 million, each 1.4 times the one before. A posting has a lexeme for each step that
+_STEPS = [2.0 ** (step / 2) for step in range(26, 44)]
+"""Steps of yearly pay, from 8,192 to 3 million, each 1.4 times the one before. A posting has a lexeme for each step that
 its pay reaches, and a filter asks for the highest one below its minimum."""
-_CELLS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_CELLS = (0.1, 0.5, 3.0, 20.0)
 """Sizes of the grid's cells, in degrees of latitude and longitude."""
-_FEW_CELLS = 40
-"""Cells that a circle may be covered by, unless they are of the largest size."""
+_FEW_CELLS = 50
+"""Cells that a circle may be covered by; one that needs more, of 4,000 km or so, is not looked for by its cells."""
 
 
 def lexemes_of(job: Mapping[str, Any], terms: Terms) -> str:
@@ -44,7 +44,7 @@ def lexemes_of(job: Mapping[str, Any], terms: Terms) -> str:
             found.add(prefix + value[:_LONGEST])
     for word in terms.text.split(" "):
         if word:
-            found.update(("1" + word[:1], "2" + word[:2], "3" + word[:3]))
+            found.update(("1" + word[:1], "3" + word[:3]))
             if len(word) > _SHORT:
                 found.add("w" + word[:_LONGEST])
     place = terms.location.strip(" ")
@@ -67,23 +67,25 @@ def query_of(wanted: Filter, *, cells: bool = True) -> list[str]:
     An empty list asks for nothing. Without `cells`, it asks for no place on the Earth.
     """
     asked = list(_asked(wanted))
-    if wanted.near is not None and cells:
-        asked.append(_any(_covering(wanted.near)))
+    if wanted.near is not None and cells and (covering := _covering(wanted.near)):
+        asked.append(_any(covering))
     if wanted.within is not None:
         asked += query_of(wanted.within, cells=cells)
     return asked
 
 
 def quick_query_of(wanted: Filter) -> list[str]:
-    """Return what `query_of` does, but of a word's beginning ask for its first three characters only.
+    """Return what `query_of` does, but of a word's beginning ask for the first three characters, or the first one, only.
 
     For a lexeme's beginning, Postgres gathers the postings of all lexemes that begin so before it looks at anything else.
-    The first three characters have a lexeme of their own.
     """
     asked = [part for part in query_of(wanted) if not part.endswith(_BEGINNING)]
     one: Filter | None = wanted
     while one is not None:
-        asked += [_quoted(f"{_SHORT}{beginning[1:][:_SHORT]}") for beginning in one.q if len(beginning) > _SHORT + 1]
+        words = (beginning.strip(" ") for beginning in one.q)
+        asked += [
+            _quoted(f"{_SHORT}{word[:_SHORT]}" if len(word) > _SHORT else f"1{word[:1]}") for word in words if word
+        ]
         one = one.within
     return asked
 
@@ -100,10 +102,10 @@ def _asked(wanted: Filter) -> Iterator[str]:
         yield _any(f"m{code}" if reached < 0 else f"${code}{reached}" for code in wanted.currency)
     for beginning in wanted.q:
         word = beginning.strip(" ")
-        if len(word) <= _SHORT:
+        if len(word) in (1, _SHORT):
             yield _quoted(f"{len(word)}{word}")
         else:
-            yield _quoted("w" + word[:_LONGEST]) + _BEGINNING
+            yield _quoted((f"{_SHORT}" if len(word) < _SHORT else "w") + word[:_LONGEST]) + _BEGINNING
 
 
 def _phrase(part: str) -> list[str]:
@@ -139,13 +141,15 @@ def box_of(near: Near) -> tuple[float, float, float, float]:
 
 
 def _covering(near: Near) -> list[str]:
-    """Return cells that cover a circle, of the smallest size that needs few."""
+    """Return cells that cover a circle, of the smallest size that needs few; an empty list where no size does."""
     south, north, west, east = box_of(near)
     for size, degrees in enumerate(_CELLS):  # noqa: B007
         rows = range(math.floor(south / degrees), math.floor(north / degrees) + 1)
         first, last = math.floor(west / degrees), math.floor(east / degrees)
-        if len(rows) * (last - first + 1) <= _FEW_CELLS or degrees == _CELLS[-1]:
+        if len(rows) * (last - first + 1) <= _FEW_CELLS:
             break
+    else:
+        return []
     # Longitudes are taken as they are given, -180 to 180, both included. Beyond that meridian, a cell more on either side
     # makes up for what division rounds.
     lowest, highest, around = math.floor(-180 / degrees), math.floor(180 / degrees), round(360 / degrees)

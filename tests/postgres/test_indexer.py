@@ -71,6 +71,7 @@ async def test_what_is_not_in_the_index_yet_is_listed_as_it_is(database: Connect
     await index(database, dsn)
     await database.execute("UPDATE job SET closed_at = now() WHERE title = 'Baker closed'")
     await database.execute("DELETE FROM job WHERE title = 'Baker deleted'")
+    await database.execute("UPDATE job SET company = 'another' WHERE title = 'Baker kept'")
     await advanced(database)  # sequenced, but not in the index
     await database.execute("UPDATE job SET title = 'Nurse' WHERE title = 'Baker renamed'")
     await database.execute("UPDATE job SET title = 'Baker too' WHERE title = 'Cook'")
@@ -134,6 +135,7 @@ async def test_where_retention_has_overtaken_the_index_it_is_built_anew(database
     await add(database, "Baker new")
     await advanced(database)
     await database.execute("UPDATE state SET floor = head")
+    await database.execute("DELETE FROM log")
     await index(database, dsn)
     assert await indexed(database) == await stored(database)
     assert await titles(dsn) == ["Baker new", "Baker old"]
@@ -144,12 +146,12 @@ async def test_far_behind_the_log_lists_do_without_the_index(database: Connectio
     await index(database, dsn)
     await database.execute(
         "INSERT INTO job (title, company, url) SELECT 'Baker ' || n, 'a', 'https://a.example' FROM generate_series(1, $1) n",
-        BEHIND + 1,
+        BEHIND + 100,
     )
     for sequenced in (False, True):
         if sequenced:
             await advanced(database)
-        assert await titles(dsn, page=Page(limit=2)) == [f"Baker {BEHIND + 1}", f"Baker {BEHIND}"]
+        assert await titles(dsn, page=Page(limit=2)) == [f"Baker {BEHIND + 100}", f"Baker {BEHIND + 99}"]
     await index(database, dsn)
     assert await indexed(database) == await stored(database)
 

@@ -97,6 +97,7 @@ async def test_a_replay_from_the_log_is_told_from_one_of_the_ring(
 ) -> None:
     async with run_server(make_settings(dsn, ring_events=10, history_page=100)) as server:
         await database.execute(MANY, 250)
+        await until(lambda: server.service.hub.head == 250)  # or they might come live
         for _ in range(2):
             async with reading(server.url, "?from=earliest") as reader:
                 await reader.jobs(250)

@@ -34,8 +34,11 @@ def test_every_point_of_a_circle_has_one_of_the_cells_that_the_circle_asks_for()
             dice.choice((180.0, -180.0, 179.95, 0.0, dice.uniform(-180, 180))),
             dice.choice((0.001, 5, 50, 500, 3000, 10_000, 20_040, dice.uniform(0.1, 20_000))),
         )
-        (asked,) = query_of(Filter(near=near))
-        cells = set(asked[1:-1].replace("'", "").split(" | "))
+        asked = query_of(Filter(near=near))
+        if not asked:
+            assert near.radius_km > 1000
+            continue
+        cells = set(asked[0][1:-1].replace("'", "").split(" | "))
         south, north, _, _ = box_of(near)
         for _ in range(20):
             lat, lon = around(near, dice)
@@ -46,7 +49,7 @@ def test_every_point_of_a_circle_has_one_of_the_cells_that_the_circle_asks_for()
             tried += 1
             assert south <= lat <= north
             assert cells & lexemes(latitude=lat, longitude=lon), (near, lat, lon)
-    assert tried > 5000
+    assert tried > 3000
 
 
 def test_pay_has_the_lexeme_of_every_minimum_that_it_reaches() -> None:

@@ -19,8 +19,8 @@ CREATE INDEX search_posted ON search (open, posted_at, id);
 -- The indexes over the lexemes. A long list of what is still to be entered would hold up every reader, and a short one
 -- makes the entering slow.
 CREATE FUNCTION index_lexemes() RETURNS void LANGUAGE sql SET search_path FROM CURRENT AS $$
-  CREATE INDEX IF NOT EXISTS search_lexemes_open ON search USING gin (lexemes) WITH (gin_pending_list_limit = 1024) WHERE open;
-  CREATE INDEX IF NOT EXISTS search_lexemes_closed ON search USING gin (lexemes) WITH (gin_pending_list_limit = 1024)
+  CREATE INDEX IF NOT EXISTS search_lexemes_open ON search USING gin (lexemes) WITH (gin_pending_list_limit = 2048) WHERE open;
+  CREATE INDEX IF NOT EXISTS search_lexemes_closed ON search USING gin (lexemes) WITH (gin_pending_list_limit = 2048)
     WHERE NOT open;
 $$;
 SELECT index_lexemes() WHERE NOT EXISTS (SELECT FROM job);  -- for many postings it is quicker to make them in the end
