@@ -33,7 +33,7 @@ from tests.bench import (
     writers_cost,
 )
 from tests.bench.machine import ROOT, cores, described, pin, postgres_version, raise_files
-from tests.bench.section import Bench, Section
+from tests.bench.section import Bench, Section, show_missed
 from tests.bench.services import postgres
 
 RESULTS = ROOT / "tests" / "bench" / "results"
@@ -83,7 +83,8 @@ async def run(
             dsn, places, quick, lambda text: progress.print(f"[{time.monotonic() - began:4.0f} s] {text}"), results,
             _made(machine), who,
         )  # fmt: skip
-        for name in names:
+        for number, name in enumerate(names, 1):
+            bench.say(f"section {number} of {len(names)}: {name}")
             pin(os.getpid(), tuple(everywhere) if name == "writers" else places.load)
             try:
                 section = await SECTIONS[name](bench)
@@ -92,6 +93,7 @@ async def run(
                 continue
             section.show(console)
             found.append(section)
+        bench.say("done")
     return machine, found
 
 
@@ -138,6 +140,7 @@ def main(
         found = {one.name: {"title": one.title, "machine": machine, "rows": one.rows} for one in sections}
         if not quick:
             _keep(found)
+    show_missed(sections, console)
     console.print(_made(machine))
     if as_json:
         print(orjson.dumps(found).decode())

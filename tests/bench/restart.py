@@ -27,7 +27,7 @@ RATE = 5.0
 """Events a second that are published all the while."""
 _CALM = 2.0
 """Seconds of events before the signal and after the last return."""
-_PATIENCE = 90.0
+_PATIENCE = 180.0
 """Seconds in which all subscribers must be back."""
 
 

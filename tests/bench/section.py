@@ -1,6 +1,6 @@
 """A section of the page: rows of figures with their targets, as a table and as JSON."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,16 @@ class Target:
 
 
 def at_least(value: float | None, bound: float, unit: str = "") -> Target:
-    return Target(f">= {shown(bound)}{unit}", value is not None and value >= bound)
+    return _bounded(f">= {shown(bound)}{unit}", value, unit, met=value is not None and value >= bound)
 
 
 def at_most(value: float | None, bound: float, unit: str = "") -> Target:
-    return Target(f"<= {shown(bound)}{unit}", value is not None and value <= bound)
+    return _bounded(f"<= {shown(bound)}{unit}", value, unit, met=value is not None and value <= bound)
+
+
+def _bounded(text: str, value: float | None, unit: str, *, met: bool) -> Target:
+    """A target that says what the figure was where it was missed."""
+    return Target(text if met else f"{text} (was {'unknown' if value is None else shown(value) + unit})", met)
 
 
 @dataclass(slots=True)
@@ -72,6 +77,27 @@ class Section:
         for note in self.notes:
             console.print(f"  {note}", soft_wrap=True)
         console.print()
+
+
+def show_missed(sections: Sequence[Section], console: Console) -> None:
+    """Print the targets that were missed, or that none was, and what could not be measured."""
+    missed = [
+        f"{section.name}: {row.get('who', '')}{', ' + row['http'] if row.get('http') else ''}: {target['text']}"
+        for section in sections
+        for row in section.rows
+        for target in row["targets"]
+        if not target["met"]
+    ]
+    failed = [
+        f"{section.name}: {row['who']}, {row['http']}: {row['failed']}"
+        for section in sections
+        for row in section.rows
+        if "failed" in row
+    ]
+    for title, lines in (("Targets missed", missed), ("Not measured", failed)):
+        console.print(f"{title}: {len(lines) or 'none'}", style="bold")
+        for line in lines:
+            console.print(f"  {line}", soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
