@@ -15,7 +15,7 @@ from typing import Any
 
 from feed.database.conditions import conditions
 from feed.database.lexemes import box_of, query_of, quick_query_of
-from feed.model.filter import EARTH_RADIUS, Filter
+from feed.model.filter import EARTH_RADIUS, Filter, Near
 from feed.model.page import Page
 from feed.model.posting import FIELDS
 
@@ -191,16 +191,14 @@ class Statement:
             if wanted.salary_min is not None:
                 where.append(f"x.pay >= {self._bind(wanted.salary_min)}::double precision")
             if wanted.near is not None:
-                where.append(self._around(wanted))
+                where.append(self._around(wanted.near))
             wanted = wanted.within
         return " AND ".join(where)
 
     def _having(self, asked: Sequence[str]) -> str:
         return f"x.lexemes @@ (SELECT {self._bind(' & '.join(asked))}::text::tsquery)" if asked else "true"
 
-    def _around(self, wanted: Filter) -> str:
-        assert wanted.near is not None  # noqa: S101
-        near = wanted.near
+    def _around(self, near: Near) -> str:
         south, north, west, east = box_of(near)
         inside = f"x.latitude BETWEEN {self._bind(south)}::float8 AND {self._bind(north)}::float8"
         if east - west < 360 and west >= -180 and east <= 180:

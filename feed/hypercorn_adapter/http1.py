@@ -13,7 +13,7 @@ The parser is never given more than one request: a head ends with an empty line,
 with a line. So it never reads into a request before the one in front of it is answered.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
@@ -281,8 +281,7 @@ class Http1:
 
     def send_head(self, exchange: Exchange, status: int, headers: Headers) -> None:
         """Write the head of the response, with the framing of its body (RFC 9112, 6)."""
-        wire = exchange.wire
-        assert isinstance(wire, Http1Wire)  # noqa: S101
+        wire = cast(Http1Wire, exchange.wire)
         close = self._close_after or self._reading_body or self.server.terminated
         bodyless = exchange.method == "HEAD" or status in (204, 304)
         has_length = any(name == b"content-length" for name, _ in headers)
@@ -306,8 +305,8 @@ class Http1:
 
     async def send_body(self, exchange: Exchange, data: bytes) -> None:
         """Write a piece of the body when the client takes it."""
-        wire = exchange.wire
-        if not (isinstance(wire, Http1Wire) and wire.bodyless):
+        wire = cast(Http1Wire, exchange.wire)
+        if not wire.bodyless:
             try:
                 await wire.send(Chunk(data))
             except Disconnected:
@@ -315,8 +314,7 @@ class Http1:
 
     def send_end(self, exchange: Exchange) -> None:
         """Write the end of the body."""
-        wire = exchange.wire
-        assert isinstance(wire, Http1Wire)  # noqa: S101
+        wire = cast(Http1Wire, exchange.wire)
         wire.release_head()
         if wire.chunked and not wire.closed:
             self.server.write(b"0\r\n\r\n")
@@ -338,8 +336,7 @@ class Http1:
         elif not exchange.complete:
             # The last chunk, or bytes of the announced length, are missing: that tells the client. Where only the end of the
             # connection is the end of the response, a reset must tell it.
-            wire = exchange.wire
-            assert isinstance(wire, Http1Wire)  # noqa: S101
+            wire = cast(Http1Wire, exchange.wire)
             wire.release_head()
             if wire.until_close:
                 drop(server)
