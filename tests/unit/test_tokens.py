@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -228,3 +229,22 @@ def test_a_key_that_does_not_fit_is_refused_at_the_start(pairs: dict[str, tuple[
         assert "PRIVATE" not in str(caught.value)
     for url in ("http://127.0.0.1:9/", "http://localhost/keys", "http://[::1]/keys", "https://id.example/keys"):
         Tokens(load_settings(jwt_algorithm="RS256", jwt_jwks_url=url, jwt_audience="feed").jwt)
+
+
+async def test_a_token_that_was_verified_before_is_refused_once_it_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = Tokens(load_settings(jwt_algorithm="HS256", jwt_key=SECRET, jwt_leeway=0).jwt)
+    text = jwt.encode({"sub": "a", "scope": "read", "exp": time.time() + 3600}, SECRET, "HS256")
+    assert (await tokens.grant(text)).name == (await tokens.grant(text)).name == "jwt:a"
+    later = time.time() + 3601
+    monkeypatch.setattr("feed.access.tokens.time.time", lambda: later)
+    monkeypatch.setattr("jwt.api_jwt.datetime", SimpleNamespace(now=lambda tz: datetime.fromtimestamp(later, tz)))
+    with pytest.raises(Unauthorized, match="expired"):
+        await tokens.grant(text)
+
+
+async def test_only_so_many_verified_tokens_are_remembered() -> None:
+    tokens = Tokens(load_settings(jwt_algorithm="HS256", jwt_key=SECRET).jwt)
+    for number in range(1_005):
+        claims = {"sub": str(number), "scope": "read", "exp": int(time.time()) + 3600}
+        assert (await tokens.grant(jwt.encode(claims, SECRET, "HS256"))).name == f"jwt:{number}"
+    assert len(tokens._verified) == 1_000
