@@ -74,6 +74,7 @@ async def test_history_loads_while_scrolling_and_shows_every_posting_once(
     screen = await visit(server.url)
     await screen.live()
     await screen.shows(ids[:50])
+    await expect(screen.page.locator("#total")).to_have_text("About 300 postings")
     end = screen.page.locator("#end")
 
     async def scrolled_to_the_end() -> bool:
