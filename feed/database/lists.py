@@ -44,7 +44,8 @@ class Listing:
     epoch: int
     head: int
     about: int | None = None
-    """How many postings the whole list has, rounded where it is an estimate; None where nobody asked, or it is not known."""
+    """How many postings the whole list has: exact up to a few thousand, beyond that an estimate or a lower bound. None where
+    nobody asked, or the index cannot be used."""
 
 
 class Lists:

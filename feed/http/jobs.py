@@ -82,8 +82,8 @@ class JobList(BaseModel):
     )
     about: int | None = Field(
         default=None,
-        description="With `count=true`: how many postings match, on all pages. Large numbers are estimates; null where it "
-        "is not known yet, because the postings are still being indexed.",
+        description="With `count=true`: how many postings match, on all pages. Above a few thousand, an estimate or a lower "
+        "bound; null where it is not known yet, because the postings are still being indexed.",
         examples=[1200],
     )
     stream: StreamHint
