@@ -11,11 +11,19 @@ they are read a few at a time, with everybody else's turn between; and those tha
   lengths, with 32 octets more for each, when it is whole (CVE-2019-9516: fields without a name or a value).
 """
 
+from typing import NoReturn
+
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import Event
-from h2.exceptions import DenialOfServiceError, FrameTooLargeError
+from h2.exceptions import (
+    DenialOfServiceError,
+    FrameTooLargeError,
+    ProtocolError,
+    StreamClosedError,
+    StreamIDTooLowError,
+)
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, PriorityFrame, RstStreamFrame, WindowUpdateFrame
@@ -48,6 +56,17 @@ class Rationed(FrameBuffer):
         return super().__next__()
 
 
+class _Refused:
+    """Stands for a frame that was handled, and refused for `error`: h2 decides what follows from that."""
+
+    def __init__(self, error: ProtocolError) -> None:
+        self.error = error
+
+
+def _refuse(frame: _Refused) -> NoReturn:
+    raise frame.error
+
+
 class Limited(H2Connection):
     """The server's end of one connection."""
 
@@ -55,11 +74,15 @@ class Limited(H2Connection):
     control: TokenBucket
     credit: int
     header_bytes: int
+    look_at: int
+    """How many streams there may be, with those that have ended, before the latter are forgotten."""
 
     @property
     def open_inbound_streams(self) -> int:
         """Return 0 to the one check that asks: over its limit h2 ends the connection, where we refuse the stream alone."""
-        _ = super().open_inbound_streams  # forgets those that have ended
+        if len(self.streams) >= self.look_at:
+            _ = super().open_inbound_streams  # looks at every stream, and forgets those that have ended
+            self.look_at = 2 * len(self.streams) + RATION
         return 0
 
     def receive_some(self, data: bytes) -> tuple[list[Event], bool]:
@@ -83,8 +106,15 @@ class Limited(H2Connection):
         self._frame_dispatch_table.clear()
 
     def _receive_frame(self, frame: Frame) -> list[Event]:
-        events = super()._receive_frame(frame)
         kind = type(frame)
+        try:
+            answered: tuple[list[Frame], list[Event]] = self._frame_dispatch_table[kind](frame)
+            answers, events = answered
+        except (StreamClosedError, StreamIDTooLowError) as error:
+            self._frame_dispatch_table[_Refused] = _refuse  # type: ignore[index]
+            events = super()._receive_frame(_Refused(error))  # type: ignore[arg-type]
+        else:  # h2's own method writes a description of each frame, for a log that is not kept
+            self._prepare_for_sending(answers)
         if kind is WindowUpdateFrame and self.credit > 0:
             self.credit -= 1
         elif (cost := self._cost(kind, frame, events)) and not self.control.take(cost):
@@ -121,5 +151,6 @@ def limited_connection(config: WireConfig, clients: int) -> Limited:
     connection.control = TokenBucket(rate * BURST, rate)
     connection.credit = RATION  # windows are opened before there is anything to read
     connection.header_bytes = config.header_bytes
+    connection.look_at = RATION
     connection.decoder.max_header_list_size = config.header_bytes  # without waiting for the client's word that it knows
     return connection
