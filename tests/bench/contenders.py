@@ -179,8 +179,8 @@ async def _nchan_tls(_: str, cores: Cores) -> AsyncIterator[Server]:
         yield server
 
 
-FEED_TLS = dataclasses.replace(FEED, name="feed with TLS", start=_feed_tls)
-NCHAN_TLS = dataclasses.replace(NCHAN, name="nchan with TLS", start=_nchan_tls)
+FEED_TLS = dataclasses.replace(FEED, name="feed with TLS", modes=(H1, H2), start=_feed_tls)
+NCHAN_TLS = dataclasses.replace(NCHAN, name="nchan with TLS", modes=(H1, H2), start=_nchan_tls)
 BRIEF = tuple(
     dataclasses.replace(who, modes=tuple(mode for mode in who.modes if who.name == "feed" or mode != SHARED))
     for who in (FEED, NCHAN, NAIVE_HYPERCORN, NAIVE_UVICORN, FASTAPI_UVICORN)
