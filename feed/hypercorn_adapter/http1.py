@@ -13,6 +13,7 @@ The parser is never given more than one request: a head ends with an empty line,
 with a line. So it never reads into a request before the one in front of it is answered.
 """
 
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from feed.hypercorn_adapter.tcp import TcpConnection
 
 STREAM_ID = 1
+_EMPTY_LINES = re.compile(rb"[\r\n]*")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 _END = b"\r\n\r\n"
 _LINE_END = b"\r\n"
 _SLICE = 64 * 1024
@@ -51,6 +54,7 @@ class Http1:
         self._tail = b""  # the last bytes that the parser has, in which the end of a head, or of a line, may begin
         self._target = b""
         self._headers: Headers = []
+        self._begun = False  # whether the first line has begun
         self._whole_head = False
         self._chunked_body = False
         self._body_left = 0  # bytes of the body to come, if its length is known
@@ -114,11 +118,10 @@ class Http1:
 
     def _read_head(self) -> None:
         data = self._pending
-        if self._head_size == 0:
-            data = (
-                data.lstrip(b"\r\n") if data.startswith(b"\r\n") else data
-            )  # RFC 9112, 2.2: at least one may be ignored
-            if data.startswith(b"\n"):
+        if not self._begun:  # empty lines may come first (RFC 9112, 2.2), but no bare LF
+            before = self._tail[-1:]
+            empty = before + _EMPTY_LINES.match(data)[0]  # type: ignore[index]
+            if _BARE_LF.search(empty, len(before)):
                 raise BadHead("a bare LF")
         joined = self._tail + data
         end = joined.find(_END)
@@ -144,17 +147,21 @@ class Http1:
             self._begin()
 
     def _read_body(self) -> None:
-        if not self._chunked_body:
-            size = self._body_left
-        elif self._tail and self._pending.startswith(b"\n"):
-            size = 1
-        else:
-            end = self._pending.find(_LINE_END, 0, _SLICE)
-            size = end + len(_LINE_END) if end >= 0 else _SLICE
-        piece, self._pending = self._pending[:size], self._pending[size:]
-        self._body_left -= len(piece)
-        self._tail = b"\r" if self._chunked_body and piece.endswith(b"\r") else b""
-        self._parser.feed_data(piece)
+        data, place = self._pending, 0
+        while self._reading_body and place < len(data):
+            if not self._chunked_body:
+                size = self._body_left
+            elif self._tail and data.startswith(b"\n", place):
+                size = 1
+            else:
+                end = data.find(_LINE_END, place, place + _SLICE)
+                size = end + len(_LINE_END) - place if end >= 0 else _SLICE
+            piece = data[place : place + size]
+            place += len(piece)
+            self._body_left -= len(piece)
+            self._tail = b"\r" if self._chunked_body and piece.endswith(b"\r") else b""
+            self._parser.feed_data(piece)
+        self._pending = data[place:]
 
     # What the parser calls.
 
@@ -162,6 +169,7 @@ class Http1:
         """Begin to read a request."""
         if self._exchange is not None:
             raise BadHead("a request inside of what was given as the body of another")
+        self._begun = True
         self._target, self._headers = b"", []
 
     def on_url(self, url: bytes) -> None:
@@ -201,7 +209,7 @@ class Http1:
 
     def _begin(self) -> None:
         """Answer the request whose head has come."""
-        self._whole_head = False
+        self._whole_head = self._begun = False
         self._head_size = 0
         method, version, headers = self._parser.get_method(), self._parser.get_http_version(), self._headers
         self._headers = []

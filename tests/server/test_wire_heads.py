@@ -21,6 +21,7 @@ AMBIGUOUS = {
     "bare LFs alone": b"GET /healthz HTTP/1.1\nHost: localhost\n\n",
     "a head that ends with a bare LF": REQUEST + b"\n",
     "a head that ends with LF, CR, LF": REQUEST + b"X: a\n\r\n",
+    "a bare LF behind an empty line": b"\r\n\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a bare LF in front": b"\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a fold in the trailers": b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"0\r\nX: a\r\n b\r\n\r\n",
