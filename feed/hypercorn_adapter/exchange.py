@@ -101,7 +101,7 @@ class Exchange:
             return
         self.closed = True
         self.wire.close()
-        self._received.clear()
+        self._discard()
         self._wake()
 
     async def receive(self) -> dict[str, Any]:
@@ -143,10 +143,15 @@ class Exchange:
             if not message.get("more_body", False) and not self.closed:
                 self.complete = True
                 self.protocol.send_end(self)
-                self._received.clear()
+                self._discard()
                 self._wake()
         else:
             raise RuntimeError(f"the application sent {message['type']} out of turn")
+
+    def _discard(self) -> None:
+        """Let go of what nobody will read of the request. The client's windows open as if it had been read."""
+        while self._received:
+            self.protocol.consumed(self, len(self._received.popleft()))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -195,10 +200,7 @@ class Exchange:
         if self.scope is not _LET_GO:
             self.scope["extensions"].clear()
             self.scope = _LET_GO
-            if self.protocol is not None and not self.closed:
-                for piece in self._received:
-                    self.protocol.consumed(self, len(piece))
-            self._received.clear()
+            self._discard()
 
 
 def scope_of(

@@ -188,7 +188,7 @@ async def test_a_role_without_rights_is_told_which(cluster: Any, database: Conne
 
 async def test_a_database_that_is_away_is_one_finding() -> None:
     code, found, _ = await doctor("--database-url", "postgresql://postgres@127.0.0.1:1/x")
-    assert (code, list(found)) == (1, ["database"])
+    assert (code, list(found)) == (1, ["database", "fan-out"])
     assert "does not answer" in found["database"][0]["found"]
 
 

@@ -246,7 +246,7 @@ async def test_what_waits_in_the_queue_of_a_killed_worker_is_served_by_its_succe
             os.kill(pid, KILL)
         async with asyncio.timeout(30):
             for reader in waiting:
-                assert await reader.readline() == b"HTTP/1.1 200 \r\n"
+                assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
         service.signal(TERM)
         assert await service.ended() == 0
 
