@@ -311,6 +311,7 @@ async def test_put_writes_one_posting_under_its_own_name(client: httpx.AsyncClie
 
 async def test_close_is_idempotent_and_reaches_subscribers_once(client: httpx.AsyncClient, server: Running) -> None:
     made = (await client.post("/v1/jobs", json=job(1))).json()
+    await until(lambda: server.service.hub.head == 1)
     async with reading(server.url, "?from=earliest") as reader:
         await reader.until("synced")
         closed, again = [await client.post(f"{made['href']}/close") for _ in range(2)]
