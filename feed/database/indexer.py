@@ -19,7 +19,11 @@ log = structlog.get_logger(__name__)
 BATCH = 250
 """Events, or ids, that one transaction enters."""
 _INTERVAL = 0.1
-"""Seconds between two looks at the log; what is not entered yet is read by every list."""
+"""Seconds between two looks whether there are enough events for a transaction."""
+_ENOUGH = 100
+"""Events that are worth a transaction at once; every list reads what is not entered yet."""
+_LATEST = 0.5
+"""Seconds after which fewer are entered: each transaction takes eight round trips, however few there are."""
 _LOOK = 5.0
 """Seconds after which the database is asked for work of which this process has not heard."""
 _SLICE = 20
@@ -98,8 +102,13 @@ class Indexer:
                 await asyncio.sleep(took)  # writers, readers and subscribers want the processors as well
                 continue
             await asyncio.sleep(max(_INTERVAL, took))
-            while self._sequencer.leading.is_set() and self._head() <= self.position and loop.time() - began < _LOOK:
+            while self._sequencer.leading.is_set() and not self._due(loop.time() - began):
                 await asyncio.sleep(_INTERVAL)
+
+    def _due(self, seconds: float) -> bool:
+        """Whether to look at the log again, so many seconds after the last time."""
+        waiting = self._head() - self.position
+        return waiting >= _ENOUGH or seconds >= (_LATEST if waiting > 0 else _LOOK)
 
     async def step(self, connection: Any) -> int:
         """Enter the next batch, and return how many events or ids it had: fewer than BATCH where there is no more."""

@@ -50,7 +50,7 @@ class EncodedEvent:
         """Return the frame that subscribers with this filter get, or None where they get none."""
         if not self.frame:
             return None
-        if wanted == EVERYTHING:
+        if wanted is EVERYTHING:  # which needs no terms
             return self.frame
         now, before = self.terms
         kind = wanted.kind_of(self.kind, now, before)

@@ -12,6 +12,10 @@ from feed.wire.wire import Wire
 if TYPE_CHECKING:
     from feed.wire.native._batch import Member, Writer
 
+_FEW = 4
+"""Members below which a native call is not worth it: one by one, frames for streams of one connection leave in one write,
+also those of other groups."""
+
 
 class Group:
     """The live subscribers of one filter.
@@ -70,6 +74,8 @@ class Group:
             refused.append(member)
         if self._writer is None or not self._native:
             return refused
+        if len(self._native) < _FEW:
+            return refused + [one for one in self._native.values() if not one.offer(chunk, upto, now)]
         # What the kernel did not take goes through the transport; the rest of what it took in part goes first.
         for member, sent in self._writer.write(self._native, chunk.chunked, chunk.body):
             taken = member.offer_rest(chunk, sent) if sent else member.live and member.offer(chunk, upto, now)

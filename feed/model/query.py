@@ -12,7 +12,7 @@ from feed.errors import Fault, Invalid
 from feed.model.complaint import CURRENCY_IN_ANY_CASE, complaints
 from feed.model.cursor import Cursor, parse_cursor
 from feed.model.event import Kind
-from feed.model.filter import EQUALITY, Filter, Near
+from feed.model.filter import EQUALITY, EVERYTHING, Filter, Near
 from feed.model.fold import fold, words
 
 
@@ -86,7 +86,7 @@ class FilterQuery(BaseModel):
         equal: dict[str, Any] = {
             name: tuple(sorted({fold(value) for value in getattr(self, name)})) for name in EQUALITY
         }
-        return Filter(
+        found = Filter(
             **equal,
             location=tuple(places),
             q=tuple(f" {word}" for word in beginnings),
@@ -95,6 +95,7 @@ class FilterQuery(BaseModel):
             near=near,
             event=tuple(sorted({Kind(kind) for kind in self.event})) if len(set(self.event)) < 3 else (),
         )
+        return EVERYTHING if found == EVERYTHING else found
 
     def encoded(self, **more: str) -> str:
         """Return the filters as the client wrote them, as a query string, with `more` parameters at the end."""
