@@ -79,6 +79,7 @@ async def test_the_account_of_a_stream_is_every_byte_of_its_body(
 ) -> None:
     async with run_server(settings) as server:
         await database.execute(MANY, 300)
+        await until(lambda: server.service.hub.head == 300)
         async with reading(server.url, "?from=earliest") as reader:
             await reader.jobs(300)
             await reader.until("synced")

@@ -65,6 +65,7 @@ async def test_a_replay_is_a_span_with_where_it_led_and_what_it_read(
 ) -> None:
     async with run_server(make_settings(dsn, ring_events=20)) as server:
         await database.execute(MANY, 100)
+        await until(lambda: server.service.hub.head == 100)
         async with reading(server.url, "?from=earliest") as reader:
             await reader.until("synced")
         async with reading(server.url, "?last_event_id=90") as reader:
