@@ -12,7 +12,7 @@ help:
 	@echo "make check                               formatting, lint, types, import contracts, security"
 	@echo "make torture [SECONDS=300]               everything breaks, and every event arrives once: a short run"
 	@echo "make soak [MINUTES=30]                   the same at length; its figures go to tests/bench/results/soak.json"
-	@echo "make bench [ARGS='--only fanout --quick'] measure, with peers side by side: one page in about twenty minutes"
+	@echo "make bench [ARGS='--only fanout --quick'] measure, with peers side by side: one page in about half an hour"
 	@echo "make bench-writers                       what the feed costs those who write, at length"
 
 serve: $(VENV)/.serve
