@@ -121,7 +121,7 @@ def main(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one line of JSON.")] = False,
 ) -> None:
-    """Measure the feed and its peers on this machine: one page in about twenty minutes.
+    """Measure the feed and its peers on this machine: one page in about half an hour.
 
     What was measured is kept in tests/bench/results, with the commit and the machine: page.json, fanout.svg and
     latency.svg. A run of some sections replaces those alone.
