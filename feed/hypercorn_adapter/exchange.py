@@ -15,9 +15,8 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from feed.hypercorn_adapter.connection import WIRE
+from feed.hypercorn_adapter.headers import Headers
 from feed.hypercorn_adapter.server_wire import ServerWire
-
-Headers = list[tuple[bytes, bytes]]
 
 _REFUSALS = frozenset({401, 403, 429})
 """Answers to those who may not do what they ask for, which no limit counts."""

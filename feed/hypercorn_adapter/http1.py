@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 
 from feed.hypercorn_adapter.connection import drop
-from feed.hypercorn_adapter.exchange import Exchange, Headers, scope_of
-from feed.hypercorn_adapter.http1_head import BadHead, check_head, dates, response_head
+from feed.hypercorn_adapter.exchange import Exchange, scope_of
+from feed.hypercorn_adapter.headers import Headers, dates
+from feed.hypercorn_adapter.http1_head import BadHead, check_head, response_head
 from feed.hypercorn_adapter.http1_wire import Http1Wire
 from feed.wire.chunk import Chunk
 from feed.wire.wire import Disconnected
@@ -37,9 +38,6 @@ _SLICE = 64 * 1024
 """Bytes of a body in chunks that the parser is given at once."""
 _BODY_HELD = 64 * 1024
 """Bytes of a request's body that wait for the application before the socket is no longer read."""
-
-if TYPE_CHECKING:
-    pass
 
 
 class Http1:
@@ -295,15 +293,15 @@ class Http1:
         has_length = any(name == b"content-length" for name, _ in headers)
         if status == 204:
             headers = [field for field in headers if field[0] != b"content-length"]
-            wire.framing(chunked=False)
+            wire.chunked = False
         elif has_length or status == 304:
-            wire.framing(chunked=False)
+            wire.chunked = False
         elif wire.chunked:
             headers.append((b"transfer-encoding", b"chunked"))
         else:
             close = wire.until_close = True
         if bodyless:
-            wire.framing(chunked=False)
+            wire.chunked = False
         wire.bodyless = bodyless
         headers.append((b"date", dates.now()))
         if close:

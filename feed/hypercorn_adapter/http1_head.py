@@ -5,11 +5,9 @@ it. llhttp (through httptools, the one parser here) refuses folded lines, bare L
 characters, and lengths that are there twice or contradict a transfer coding. What it lets pass is refused here (RFC 9112).
 """
 
-import time
-from email.utils import formatdate
 from http import HTTPStatus
 
-Headers = list[tuple[bytes, bytes]]
+from feed.hypercorn_adapter.headers import Headers
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 """By status: its line, with the reason phrase, without which some clients take every answer for a failure."""
@@ -45,27 +43,7 @@ def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> 
         raise BadHead("exactly one Host is needed (RFC 9112, 3.2)")
 
 
-class Dates:
-    """The `Date` header, which is written once a second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._text = b""
-
-    def now(self) -> bytes:
-        """Return the time now as an HTTP date (RFC 9110, 5.6.7)."""
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self._text = formatdate(second, usegmt=True).encode()
-        return self._text
-
-
 def response_head(status: int, headers: Headers) -> bytes:
     """Return the head of a response: the status line, the fields and the empty line."""
     line = STATUS_LINES.get(status) or b"HTTP/1.1 %d Status %d\r\n" % (status, status)
     return b"".join((line, *[b"%b: %b\r\n" % field for field in headers], b"\r\n"))
-
-
-dates = Dates()
-"""The clock of this process."""

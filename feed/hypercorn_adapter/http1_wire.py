@@ -34,10 +34,6 @@ class Http1Wire(ServerWire):
             head, self._head = self._head, b""
             self.server.write(head)
 
-    def framing(self, *, chunked: bool) -> None:
-        """Write the body in chunks or not."""
-        self.chunked = chunked
-
     def write(self, chunk: Chunk) -> bool:
         """Hand a chunk to the transport now; return False where it holds too much already."""
         if self.closed or self._get_size() > self._limit or self._is_closing():

@@ -32,8 +32,8 @@ from h2.stream import StreamState
 from hypercorn.utils import filter_pseudo_headers
 
 from feed.hypercorn_adapter.connection import drop
-from feed.hypercorn_adapter.exchange import Exchange, Headers, scope_of
-from feed.hypercorn_adapter.http1_head import dates
+from feed.hypercorn_adapter.exchange import Exchange, scope_of
+from feed.hypercorn_adapter.headers import Headers, dates
 from feed.hypercorn_adapter.http2_cork import Cork
 from feed.hypercorn_adapter.http2_frames import limited_connection
 from feed.hypercorn_adapter.http2_head import send_head

@@ -8,7 +8,7 @@ time does: ten thousand clients that come back together wait for each other's he
 from h2.connection import ConnectionInputs, H2Connection
 from h2.stream import StreamInputs
 
-Headers = list[tuple[bytes, bytes]]
+from feed.hypercorn_adapter.headers import Headers
 
 _STATUS_200 = b"\x88"
 """The field `:status: 200`, entry 8 of the static table (RFC 7541, appendix A)."""

@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 from hypercorn.config import Config
 
 from feed.http.address import bucket_of, is_within
+from feed.http.stream import PATH
 from feed.hypercorn_adapter.admission import Admission
 from feed.hypercorn_adapter.config import WireConfig
 from feed.hypercorn_adapter.connection import Connections
@@ -21,8 +22,7 @@ from feed.wire.pacer import Pacer
 
 _REMEMBERED = 10_000
 """Addresses of which it is remembered what limits count them as."""
-
-STREAM_PATH = b"/v1/jobs/stream"
+_STREAM = PATH.encode()
 
 
 def hypercorn_config(settings: Settings, sock: socket.socket, connections: Connections) -> Config:
@@ -94,4 +94,4 @@ def _buckets(settings: Settings) -> Callable[[str], str]:
 def is_stream(target: bytes) -> bool:
     """Return whether a request's target leads to the stream, however it is written."""
     path = target.partition(b"?")[0]
-    return (unquote_to_bytes(path) if b"%" in path else path) == STREAM_PATH
+    return (unquote_to_bytes(path) if b"%" in path else path) == _STREAM
