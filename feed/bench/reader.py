@@ -182,17 +182,23 @@ class Reader:
         at = round(self._now * 1_000_000)
         for match in self._stamped.finditer(text):
             event, stamp = int(match[1]), int(match[2])
-            if event >= len(stream.seen):
-                stream.seen.extend(bytes(event + 1 - len(stream.seen)))
-            if stream.seen[event]:
-                stream.twice += 1
+            if not self._is_new(stream, event):
                 continue
-            stream.seen[event] = 1
-            stream.count += 1
-            self.seen.deliveries += 1
             self._stamps[event] = stamp
             self._by_event.setdefault(event, []).append(at - stamp)
         self.seen.pieces += 1
+
+    def _is_new(self, stream: Stream, event: int) -> bool:
+        """Count an event of a stream; returns False where the stream had it already."""
+        if event >= len(stream.seen):
+            stream.seen.extend(bytes(event + 1 - len(stream.seen)))
+        if stream.seen[event]:
+            stream.twice += 1
+            return False
+        stream.seen[event] = 1
+        stream.count += 1
+        self.seen.deliveries += 1
+        return True
 
     def _became_live(self, stream: Stream, text: bytes) -> None:
         seen = self.seen

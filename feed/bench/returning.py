@@ -43,15 +43,7 @@ class Returning(Reader):
     def _once(self, stream: Stream, text: bytes) -> None:
         """Count the events of `text` and keep its last id."""
         for match in self._stamped.finditer(text):
-            event = int(match[1])
-            if event >= len(stream.seen):
-                stream.seen.extend(bytes(event + 1 - len(stream.seen)))
-            if stream.seen[event]:
-                stream.twice += 1
-                continue
-            stream.seen[event] = 1
-            stream.count += 1
-            self.seen.deliveries += 1
+            self._is_new(stream, int(match[1]))
         at = text.rfind(b"\nid: ") + 1
         if at or text.startswith(b"id: "):
             stream.cursor = text[at + 4 : text.index(b"\n", at)].decode()

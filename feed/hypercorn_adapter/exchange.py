@@ -34,7 +34,7 @@ class ExchangeProtocol(Protocol):
         """Write the head of the response."""
 
     async def send_body(self, exchange: "Exchange", data: bytes) -> None:
-        """Write a piece of the body when the client takes it; raises Disconnected."""
+        """Write a piece of the body when the client takes it; do nothing once the client is gone."""
 
     def send_end(self, exchange: "Exchange") -> None:
         """Write the end of the response."""
