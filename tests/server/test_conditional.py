@@ -8,16 +8,18 @@ import pytest
 
 from tests.conftest import Running
 from tests.h2client import STREAM
+from tests.waiting import until
 
 POSTING = {"title": "Baker", "company": "Acme", "url": "https://acme.example/1", "description": "Bread. " * 400}
 
 
 @pytest.fixture
 async def job(server: Running) -> dict[str, Any]:
-    """A posting with a long description, and its answer."""
+    """A posting with a long description, and its answer; its event has reached the server, since a list names the last event."""
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
         found: dict[str, Any] = (await client.post("/v1/jobs", json=POSTING)).json()
-        return found
+    await until(lambda: server.service.hub.head == 1)
+    return found
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs/{id}", "/v1/jobs", "/", "/static/feed.js"])
