@@ -226,7 +226,8 @@ def _checked(url: str, settings: IngestSettings) -> httpx.URL:
 
 def _shown(url: httpx.URL) -> str:
     """Return a URL for an error's text, without what might be a secret."""
-    return f"{url.scheme}://{url.host}{url.path}"[:300]
+    port = "" if url.port is None else f":{url.port}"
+    return f"{url.scheme}://{url.host}{port}{url.path}"[:300]
 
 
 def _said(error: Exception) -> str:
