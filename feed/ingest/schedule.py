@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 
 import structlog
 
-from feed.database.source_runs import Claim, SourceRuns
+from feed.database.source_runs import SourceRuns
 from feed.ingest.runner import Report
+from feed.model.source_run import Claim
 from feed.settings.ingest import IngestSettings
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from feed.database.source_runs import Superseded
+from feed.database.source_writing import Superseded
 from feed.errors import Fault
 from feed.ingest.adapter import BadPosting, FetchError, Terms
 from feed.ingest.changes import CHUNK

@@ -13,12 +13,12 @@ from typing import Any
 import orjson
 import pytest
 
-from feed.database.source_runs import Claim
 from feed.errors import DatabaseUnavailable
 from feed.ingest.adapter import FetchError
 from feed.ingest.runner import Report
 from feed.ingest.schedule import Schedule
 from feed.model.source import NewSource
+from feed.model.source_run import Claim
 from tests.conftest import make_settings
 from tests.ingest.fake_board import QUICK, FakeAdapter, Rig, rigged
 from tests.ingest.fault_server import ALLOWED, FaultServer, answer, fault_server
