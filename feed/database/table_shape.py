@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import asyncpg
+
 from feed.database.connect import translated
 from feed.errors import ConfigurationError, DatabaseRefused
 from feed.model.table import Column, Key, TableShape
@@ -32,8 +34,8 @@ _COLUMNS = """
 WITH RECURSIVE base(attnum, oid) AS (
   SELECT a.attnum, a.atttypid FROM pg_attribute a WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped
   UNION ALL SELECT b.attnum, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.oid WHERE t.typtype = 'd')
-SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type, t.typcategory::text AS category,
-       a.attnotnull AS not_null,
+SELECT a.attname::text AS name, quote_ident(a.attname) AS quoted, format_type(a.atttypid, a.atttypmod) AS type,
+       t.typcategory::text AS category, a.attnotnull AS not_null,
        (SELECT array_agg(e.enumlabel::text ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid) AS labels
   FROM base b JOIN pg_type t ON t.oid = b.oid AND t.typtype <> 'd'
   JOIN pg_attribute a ON a.attrelid = $1::bigint::oid AND a.attnum = b.attnum ORDER BY a.attnum
@@ -103,10 +105,7 @@ async def describe(connection: Any, table: str) -> TableShape:
         return TableShape(
             oid=oid,
             name=row["name"],
-            columns=tuple(
-                Column(one["name"], one["type"], one["category"], one["not_null"], tuple(one["labels"] or ()))
-                for one in await connection.fetch(_COLUMNS, oid)
-            ),
+            columns=tuple([_column(one) for one in await connection.fetch(_COLUMNS, oid)]),
             keys=tuple(Key(tuple(one["columns"]), one["primary"]) for one in await connection.fetch(_KEYS, oid)),
             partitioned=row["kind"] == "p",
             leaves=tuple(leaf["name"] for leaf in leaves),
@@ -119,15 +118,18 @@ async def describe(connection: Any, table: str) -> TableShape:
         )
 
 
+def _column(row: Any) -> Column:
+    labels = tuple(row["labels"] or ())
+    return Column(row["name"], row["quoted"], row["type"], row["category"], row["not_null"], labels)
+
+
 async def _oid(connection: Any, table: str) -> int:
     """Return the table's oid; raises ConfigurationError, which names tables that may have been meant."""
     for name in (table, f"public.{table}"):
         try:
             oid = await connection.fetchval("SELECT to_regclass($1)::oid::bigint", name)
-        except Exception as error:
-            if getattr(error, "sqlstate", None) not in ("42602", "42601", "0A000"):  # no name at all
-                raise
-            oid = None
+        except (asyncpg.InvalidNameError, asyncpg.PostgresSyntaxError, asyncpg.FeatureNotSupportedError):
+            oid = None  # it is no name at all
         if oid is not None:
             return int(oid)
     alike = await connection.fetch(_ALIKE, table.rpartition(".")[2].strip('"'), await connection.fetchval(_OWN))

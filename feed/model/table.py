@@ -9,6 +9,8 @@ class Column:
 
     name: str
     """As it is, not quoted."""
+    quoted: str
+    """As SQL takes it: quoted where it must be."""
     type: str
     """As Postgres writes it: `text`, `character varying(200)`, `timestamp with time zone`, `text[]`, `app.status`."""
     category: str
