@@ -25,7 +25,7 @@ def folded(name: str) -> str:
 
 
 def stripped(name: str) -> str:
-    """Return a folded name without a word for the posting at its beginning (`stellen_ort`) or a unit at its end (`pay_usd`)."""
+    """Return a folded name without a word for the posting before it (`stellen_ort`) or a unit behind it (`pay_usd`)."""
     return _PREFIX.sub("", _UNIT.sub("", name))
 
 

@@ -213,7 +213,7 @@ def test_a_word_for_the_posting_before_the_name_does_not_hide_it() -> None:
         "title": "job_name",
         "location": "vacancy_city",
         "url": "stellen_link",
-        "description": "job_description",
+        "description": "job_details",
     }
 
 
