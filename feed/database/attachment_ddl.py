@@ -170,7 +170,7 @@ class AttachmentDdl:
         return made
 
     def drop_triggers(self, relation: Relation) -> list[str]:
-        """Return the statements that drop the triggers on one relation. Only its owner may run them: there are none for others."""
+        """Return the statements that drop the triggers on one relation; none where another role owns it."""
         if not relation.owned:
             return []
         return [

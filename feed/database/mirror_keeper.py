@@ -1,5 +1,5 @@
-"""The keeper of attached tables, in the process whose sequencer leads: it puts triggers on partitions that came, and compares
-a table with its postings when there is a reason to.
+"""The keeper of attached tables, in the process whose sequencer leads: it puts triggers on partitions that came, and
+compares a table with its postings when there is a reason to.
 """
 
 import asyncio

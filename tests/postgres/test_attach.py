@@ -64,7 +64,10 @@ async def test_what_is_there_already_becomes_postings_that_are_told_as_backfill(
 
 async def test_every_statement_that_writes_is_captured(vacancies: Connection) -> None:
     await attached(vacancies)
-    upsert = "INSERT INTO shop.vacancies (id, headline) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET headline = excluded.headline"
+    upsert = (
+        "INSERT INTO shop.vacancies (id, headline) VALUES ($1, $2) "
+        "ON CONFLICT (id) DO UPDATE SET headline = excluded.headline"
+    )  # fmt: skip
     await vacancies.execute(upsert, ONE, "a")
     await vacancies.execute(upsert, ONE, "b")
     await vacancies.copy_records_to_table(
