@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from feed.errors import Fault, Invalid
+from feed.errors import Fault
 from feed.ingest.adapter import BadPosting, Found
-from feed.ingest.record import Record, kind_of, line
+from feed.ingest.record import Record, kind_of
 from feed.model.posting import PostingIn, faults_of
 
 Fields = dict[str, Any]
@@ -24,14 +24,14 @@ _TOGETHER: Final = ("salary_min", "salary_max", "currency", "salary_period", "la
 def collect(
     source: str,
     records: Iterable[object],
-    read: Callable[[Record], Fields | None],
+    read: Callable[[Record], Fields | BadPosting | None],
     *,
     complete: bool,
     company: str | None = None,
 ) -> Found:
     """Return the postings that `read` makes of `records`, the first of each external id.
 
-    `read` returns None for what is no posting of the board, and may raise Invalid. `company` is the name for postings
+    `read` returns None for what is no posting of the board. `company` is the name for postings
     that come without one. Optional fields that do not fit are cut or left out; a posting without one of the needed
     fields is a bad one.
     """
@@ -42,13 +42,12 @@ def collect(
         if not isinstance(record, dict):
             bad.append(BadPosting(None, [Fault("posting", f"must be an object, and is {kind_of(record)}", index)]))
             continue
-        try:
-            fields = read(Record(record))
-        except Invalid as error:
-            faults = [Fault(fault.field, fault.message, index) for fault in error.faults]
-            bad.append(BadPosting(line(record.get("id")), faults))
-            continue
+        fields = read(Record(record))
         if fields is None:
+            continue
+        if isinstance(fields, BadPosting):
+            faults = [Fault(fault.field, fault.message, index) for fault in fields.faults]
+            bad.append(BadPosting(fields.external_id, faults))
             continue
         if fields.get("company"):
             told.add(fields["company"])
