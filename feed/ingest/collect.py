@@ -17,6 +17,8 @@ Fields = dict[str, Any]
 _NEEDED: Final = ("external_id", "title", "company", "url")
 _LONGEST_ID: Final = 500
 """Characters of an external id; a longer one is replaced by its hash."""
+_MENDINGS: Final = 4
+"""Times that a posting is checked; what is cut or left out may show what else does not fit."""
 _TOGETHER: Final = ("salary_min", "salary_max", "currency", "salary_period", "latitude", "longitude")
 """Fields that only fit together."""
 
@@ -68,15 +70,15 @@ def _posting(fields: Fields, index: int) -> PostingIn | BadPosting:
     faults = [Fault(field, "is required", index) for field in _NEEDED if field not in given]
     if faults:
         return BadPosting(name, faults)
-    try:
-        return PostingIn.model_validate(given)
-    except ValidationError as error:
-        for entry in error.errors(include_url=False, include_input=False):
-            _mend(given, entry["loc"], entry.get("ctx", {}).get("max_length"))
-    try:
-        return PostingIn.model_validate(given)
-    except ValidationError as error:
-        return BadPosting(name, faults_of(error, index))
+    faults = []
+    for _ in range(_MENDINGS):
+        try:
+            return PostingIn.model_validate(given)
+        except ValidationError as error:
+            faults = faults_of(error, index)
+            for entry in error.errors(include_url=False, include_input=False):
+                _mend(given, entry["loc"], entry.get("ctx", {}).get("max_length"))
+    return BadPosting(name, faults)
 
 
 def _mend(fields: Fields, where: tuple[int | str, ...], longest: int | None) -> None:

@@ -3,8 +3,9 @@
     python -m tests.boards --port 8443 --tls --boards 2 --churn 2 --seed 7
 
 prints how to add each board as a source, and the settings that a feed needs to reach them. With --churn a board changes
-every so many seconds, once a reader has seen its last change. http://127.0.0.1:PORT/script, and the end (Ctrl-C or SIGTERM), tell what
-was posted, updated and closed on each board; when `told` of each is 3 or more, a reader should have counted the same.
+every so many seconds, once a reader has seen its last change. http://127.0.0.1:PORT/script tells what was posted, updated
+and closed on each board, as does the end (Ctrl-C or SIGTERM). Where `told` is 3 or more, a reader should have counted the
+same.
 """
 
 import argparse

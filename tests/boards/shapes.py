@@ -144,8 +144,9 @@ def _remotive(board: Board, query: Query) -> Any:
     jobs = [
         {
             "id": job.id, "title": job.shown, "company_name": board.company, "url": page_of(board, job),
-            "category": "Design", "publication_date": f"{job.posted_at:%Y-%m-%dT%H:%M:%S}", "candidate_required_location": job.city,
-            "job_type": "full_time", "salary": "EUR 50,000 - 60,000 per year", "description": text_of(job),
+            "category": "Design", "publication_date": f"{job.posted_at:%Y-%m-%dT%H:%M:%S}",
+            "candidate_required_location": job.city, "job_type": "full_time",
+            "salary": "EUR 50,000 - 60,000 per year", "description": text_of(job),
         }
         for job in board.listed()
     ]  # fmt: skip
