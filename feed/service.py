@@ -27,6 +27,7 @@ from feed.fanout.hub import Hub
 from feed.fanout.sources import StreamSources
 from feed.fanout.streams import Streams
 from feed.http.gate import Gate
+from feed.ingest.ingest import Ingest
 from feed.observability.metrics import Metrics
 from feed.observability.sampler import Sampler
 from feed.settings.settings import Settings
@@ -62,6 +63,7 @@ class Service:
     sequencer: Sequencer
     retention: Retention
     indexer: Indexer
+    ingest: Ingest
     log_gauges: LogGaugeReader
     canary_writer: CanaryWriter | None
     _tasks: asyncio.TaskGroup
@@ -84,6 +86,8 @@ class Service:
                 ("search index", self.indexer.run),
                 ("log gauges", self.log_gauges.run),
             ]
+            if self.settings.ingest.enabled:
+                work.append(("ingest", self.ingest.run))
             if self.canary_writer is not None:
                 work.append(("canary writer", self.canary_writer.run))
         return work

@@ -21,6 +21,7 @@ COMMANDS = {
     "key": "Make, list and revoke API keys.",
     "psql": "Open psql on the feed's database.",
     "post": "Post job postings from a file or a pipe.",
+    "ingest": "Fetch the public boards that are due.",
     "tail": "Follow job postings as they are committed.",
     "top": "Show the open streams of every process and node of a feed.",
     "doctor": "Check what a feed needs, and say what to do about what it lacks.",
