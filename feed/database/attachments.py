@@ -91,6 +91,7 @@ class Attached:
 
     def __init__(self, row: Any, schema: str, relations: Sequence[Relation], columns: tuple[ReadColumn, ...]) -> None:
         self.row = row
+        self.number = int(row["id"])
         self.relations = relations
         """The table itself first."""
         stored = json.loads(row["columns"])
