@@ -1,5 +1,6 @@
 """What `feed attach` shows before it changes anything: the map with sample rows, what differs, and the command line."""
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from feed.cli.messages import clean
 from feed.database.attach_check import Sample
+from feed.model.attach_map import AttachMap
 from feed.model.attachment import AttachmentSpec
 from feed.model.table import TableShape
 
@@ -74,13 +76,20 @@ def show_difference(old: AttachmentSpec, new: AttachmentSpec) -> bool:
     return bool(changed)
 
 
-def command_of(spec: AttachmentSpec, more: Mapping[str, str | None]) -> str:
+def command_of(table: str, given: AttachMap, more: Mapping[str, str | None]) -> str:
     """Return the command line that attaches with just this map, over several lines; `more` are further options."""
-    parts = ["feed attach " + shlex.quote(spec.table)]
-    parts += [f"--map {shlex.quote(f'{field}={expression}')}" for field, expression in spec.fields.items()]
-    options = {"--where": spec.where, "--closed": spec.closed, **more}
-    parts += [f"{name} {shlex.quote(value)}" if value else name for name, value in options.items() if value is not None]
+    parts = [f"feed attach {_in_shell(table)}"]
+    parts += [f"--map {_in_shell(f'{field}={expression}')}" for field, expression in given.fields.items()]
+    options = {"--where": given.where, "--closed": given.closed, **more}
+    parts += [f"{name} {_in_shell(value)}" if value else name for name, value in options.items() if value is not None]
     return " \\\n  ".join(parts)
+
+
+def _in_shell(text: str) -> str:
+    """Return `text` as one word of a shell: in double quotes where it has single ones, as SQL's constants do."""
+    if "'" in text and not re.search(r'["$`\\!]', text):
+        return f'"{text}"'
+    return shlex.quote(text)
 
 
 def is_terminal() -> bool:

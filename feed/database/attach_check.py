@@ -165,9 +165,14 @@ async def _type(connection: Any, shape: TableShape, place: str, expression: str)
             raise MapError(f"{place}: {expression!r} has a parameter ($1), for which there is no value")
         row = await connection.fetchrow(_TYPE, statement.get_attributes()[0].type.oid)
     except (asyncpg.SyntaxOrAccessError, asyncpg.DataError, asyncpg.FeatureNotSupportedError) as error:
-        detail = "; ".join(text for text in (str(error), getattr(error, "hint", None)) if text)
-        raise MapError(f"{place}: the database refuses {expression!r}: {detail}. {listed(shape)}") from error
+        raise MapError(f"{place}: the database refuses {expression!r}: {_words(error)} {listed(shape)}") from error
     return row["name"], row["category"]
+
+
+def _words(error: asyncpg.PostgresError) -> str:
+    """Return what the database says, with its hint, as sentences."""
+    said = [getattr(error, "message", None) or str(error), getattr(error, "hint", None)]
+    return " ".join(f"{text.rstrip('.')}." for text in said if text)
 
 
 def _fitted(field: str, expression: str, kind: tuple[str, str], notes: list[str]) -> str:
@@ -253,7 +258,7 @@ async def _culprit(
                 await connection.fetch(_select(shape, {"value": expression}), count)
         except (asyncpg.DataError, asyncpg.RaiseError) as found:
             return MapError(
-                f"{place}: {given!r} fails for some of the rows: {found}. Write it so that it gives null for them, such as "
-                "with CASE or nullif."
+                f"{place}: {given!r} fails for some of the rows: {_words(found)} Write it so that it gives null for them, "
+                "such as with CASE or nullif."
             )
-    return MapError(f"the map fails for some of the rows: {error}")
+    return MapError(f"the map fails for some of the rows: {_words(error)}")

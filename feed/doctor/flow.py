@@ -22,7 +22,7 @@ SELECT format('%I.%I', s.nspname, c.relname) AS "table", array_agg(t.tgname::tex
        array_agg(t.tgname::text ORDER BY t.tgname) FILTER (WHERE t.tgenabled NOT IN ('O', 'A')) AS off
   FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace s ON s.oid = c.relnamespace
   JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
- WHERE NOT t.tgisinternal AND n.nspname = $1 AND p.proname LIKE 'capture\\_%' GROUP BY 1 ORDER BY 1
+ WHERE NOT t.tgisinternal AND n.nspname = $1 AND p.proname = 'capture_job' GROUP BY 1 ORDER BY 1
 """
 _INBOX = f"""
 SELECT (SELECT count(*) FROM (SELECT FROM inbox LIMIT {_COUNTED}) i) AS waiting,
