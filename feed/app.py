@@ -26,6 +26,7 @@ from feed.database.indexer import Indexer
 from feed.database.jobs import JobStore
 from feed.database.log import Log
 from feed.database.log_gauges import LogGaugeReader
+from feed.database.mirror_keeper import MirrorKeeper
 from feed.database.presence import Presence, this_process
 from feed.database.retention import Retention
 from feed.database.sequencer import Sequencer
@@ -210,6 +211,7 @@ def build(
     sequencer = Sequencer(settings, dsn, metrics)
     retention = Retention(settings, dsn, sequencer)
     indexer = Indexer(settings, dsn, sequencer, lambda: hub.head)
+    mirror_keeper = MirrorKeeper(settings, dsn, sequencer)
     reconnecting: dict[str, Reconnecting] = {
         "tailer": tailer, "sequencer": sequencer, "retention": retention, "indexer": indexer,
     }  # fmt: skip
@@ -235,6 +237,7 @@ def build(
         sequencer=sequencer,
         retention=retention,
         indexer=indexer,
+        mirror_keeper=mirror_keeper,
         log_gauges=LogGaugeReader(pools.access, sequencer, metrics),
         canary_writer=(
             None

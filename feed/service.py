@@ -16,6 +16,7 @@ from feed.database.indexer import Indexer
 from feed.database.jobs import JobStore
 from feed.database.log_gauges import LogGaugeReader
 from feed.database.migrate import migrate
+from feed.database.mirror_keeper import MirrorKeeper
 from feed.database.presence import Presence
 from feed.database.retention import Retention
 from feed.database.sequencer import Sequencer
@@ -62,6 +63,7 @@ class Service:
     sequencer: Sequencer
     retention: Retention
     indexer: Indexer
+    mirror_keeper: MirrorKeeper
     log_gauges: LogGaugeReader
     canary_writer: CanaryWriter | None
     _tasks: asyncio.TaskGroup
@@ -82,6 +84,7 @@ class Service:
                 ("sequencer", self.sequencer.run),
                 ("retention", self.retention.run),
                 ("search index", self.indexer.run),
+                ("attached tables", self.mirror_keeper.run),
                 ("log gauges", self.log_gauges.run),
             ]
             if self.canary_writer is not None:
