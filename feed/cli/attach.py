@@ -65,11 +65,11 @@ def attach(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a table of yours a live feed, without a change of the code that writes to it.
+    """Make a table of yours a live feed.
 
     Its rows become postings that are listed, filtered, read and streamed like any others, and so does every later
-    change of it. The table stays as it is, but for triggers on it and on its partitions; its owner's writes never
-    fail because of feed, unless you choose --on-error abort.
+    change of it. The code that writes to it does not change, and the table gets nothing but triggers, as do its
+    partitions. Its owner's writes never fail because of feed, unless you choose --on-error abort.
 
     Without --map, a map is guessed from the names and types of the columns. If --map leaves out the title, company
     or url, the rest is guessed as well. A guess is shown with three rows as postings before anything is changed.

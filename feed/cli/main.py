@@ -21,7 +21,7 @@ COMMANDS = {
     "key": "Make, list and revoke API keys.",
     "psql": "Open psql on the feed's database.",
     "post": "Post job postings from a file or a pipe.",
-    "attach": "Make a table of yours a live feed, without a change of the code that writes to it.",
+    "attach": "Make a table of yours a live feed.",
     "attached": "Show the attached tables.",
     "detach": "End the attachment of a table, and close its postings.",
     "tail": "Follow job postings as they are committed.",

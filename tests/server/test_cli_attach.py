@@ -1,7 +1,6 @@
 """`feed attach`, `feed attached` and `feed detach` as processes, beside a service that runs."""
 
 import asyncio
-import json
 import os
 import shlex
 import sys
@@ -13,6 +12,7 @@ import httpx
 from tests.conftest import Running
 from tests.postgres.events import Connection, opened
 from tests.processes import ROOT
+from tests.server.attach_commands import attached, done, run
 from tests.server.scripted import feed
 from tests.waiting import until
 
@@ -32,27 +32,6 @@ SELECT 'Bäcker ' || n, 'Müller GmbH', 'https://jobs.example/' || n, '10115', '
   FROM generate_series(1, 400) n;
 """
 MAP = ("--map", "title=stellenbezeichnung", "--map", "company=arbeitgeber", "--map", "url=link")
-
-
-async def run(dsn: str, *arguments: str) -> tuple[int | None, str, str]:
-    """Run a command of `feed` on a database to its end; its exit code, stdout and stderr."""
-    async with feed(*arguments, "--database-url", dsn, stdin=asyncio.subprocess.DEVNULL) as process:
-        out, err = await process.communicate()
-    assert b"Traceback" not in err, err.decode()
-    return process.returncode, out.decode(), err.decode()
-
-
-async def done(dsn: str, *arguments: str) -> str:
-    """Run a command that succeeds; what it says on stderr."""
-    code, _, err = await run(dsn, *arguments)
-    assert code == 0, err
-    return err
-
-
-async def attached(dsn: str) -> list[dict[str, Any]]:
-    code, out, err = await run(dsn, "attached", "--json")
-    assert code == 0, err
-    return [json.loads(line) for line in out.splitlines()]
 
 
 async def triggers(database: Connection) -> int:
