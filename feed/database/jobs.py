@@ -114,10 +114,17 @@ class JobStore:
             raise Invalid([Fault("external_id", "the same source and external_id occur twice in one write")])
         return await self.write_batches([batch_of(postings)])
 
-    async def write_batches(self, batches: Iterable[Batch]) -> Written:
-        """Write all in one transaction. `batches` is iterated again for every further attempt."""
+    async def write_batches(
+        self, batches: Iterable[Batch], before: Callable[[Connection], Awaitable[None]] | None = None
+    ) -> Written:
+        """Write all in one transaction, whose first statements are those of `before`; both are repeated for every attempt.
+
+        `batches` is iterated again each time.
+        """
 
         async def write(connection: Connection) -> Written:
+            if before is not None:
+                await before(connection)
             created = updated = total = size = 0
             for batch in batches:
                 created += len(await connection.fetch(_INSERT, batch.json))
