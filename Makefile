@@ -45,7 +45,7 @@ bench-writers: $(VENV)/.dev
 # After a change of dependencies in pyproject.toml: find versions anew.
 lock: $(VENV)/.dev
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --extra bench --extra embedded --extra otel --extra dev pyproject.toml -o constraints.txt
+	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --extra bench --extra embedded --extra otel --extra ingest --extra dev pyproject.toml -o constraints.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -60,12 +60,12 @@ $(BIN)/python:
 
 $(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt feed/wire/native/_batch.c
 	@echo "Installing feed into $(VENV) ..."
-	@$(PIP) --editable '.[embedded]'
+	@$(PIP) --editable '.[embedded,ingest]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve
 	@echo "Installing the tools for tests and checks ..."
-	@$(PIP) --editable '.[embedded,dev]'
+	@$(PIP) --editable '.[embedded,ingest,dev]'
 	@touch $@
 
 # What the tests use and Python cannot bring: a browser (with a font) and curl; and what deploy/ is tried with, and a pooler,

@@ -312,37 +312,6 @@ async def test_an_unarmed_bell_is_not_rung(database: Connection, connect: Connec
     await database.reset()
 
 
-OWN = """
-CREATE SCHEMA shop;
-CREATE TABLE shop."Vacancies" (
-  "No" text PRIMARY KEY, "Job title" text, firm text, link text, "where" text, hits integer DEFAULT 0, note text);
-SELECT attach('shop."Vacancies"', '{"id": "No", "title": "Job title", "company": "firm", "url": "link",
-  "location": "where"}', ARRAY['hits']);
-"""
-
-
-async def test_a_users_own_table_with_other_and_missing_columns_is_captured(database: Connection) -> None:
-    await database.execute(OWN)
-    await database.execute("""INSERT INTO shop."Vacancies" VALUES ('x-1', 'Baker', 'Acme', 'u', 'Berlin')""")
-    await database.execute("""UPDATE shop."Vacancies" SET hits = 5""")
-    await database.execute("""UPDATE shop."Vacancies" SET note = 'a'""")
-    await database.execute("""UPDATE shop."Vacancies" SET "Job title" = 'Cook'""")
-    await database.execute("""DELETE FROM shop."Vacancies" """)
-    await database.execute("""INSERT INTO shop."Vacancies" VALUES ('x-2', 'Baker', 'Acme', 'u', NULL)""")
-    await database.execute("""TRUNCATE shop."Vacancies" """)
-    events = await advanced(database)
-    assert [(event.kind, event.job["id"], event.job["title"]) for event in events] == [
-        ("posted", "x-1", "Baker"), ("updated", "x-1", "Baker"), ("updated", "x-1", "Cook"), ("closed", "x-1", "Cook"),
-        ("posted", "x-2", "Baker"), ("closed", "x-2", "Baker"),
-    ]  # fmt: skip
-    first = events[0].job
-    assert (first["location"], first["source"], first["closed_at"]) == ("Berlin", None, None)
-    assert list(first) == list(FIELDS)
-    assert events[1].was is None
-    assert events[2].was is not None
-    assert events[2].was["title"] == "Baker"
-
-
 async def test_a_posting_that_is_given_the_next_id_closes_under_the_old_one(database: Connection) -> None:
     jobs = [await add(database, title) for title in "abc"]
     await advanced(database)
@@ -358,45 +327,6 @@ async def test_a_posting_that_is_given_the_next_id_closes_under_the_old_one(data
         ("closed", "closed", new[1], "B"), ("closed", "deleted", jobs[1], "b"),
     ]  # fmt: skip
     assert [event.was for event in events] == [None] * 4
-
-
-async def test_one_update_may_rename_one_posting_and_change_another(database: Connection) -> None:
-    await database.execute(OWN)
-    await database.execute("""INSERT INTO shop."Vacancies" VALUES ('x', 'a', 'f', 'l'), ('y', 'b', 'f', 'l')""")
-    await database.execute(
-        """UPDATE shop."Vacancies" SET "No" = CASE "No" WHEN 'x' THEN 'z' ELSE "No" END, "Job title" = 'c'"""
-    )
-    events = (await advanced(database))[2:]
-    assert sorted((event.kind, event.job["id"], event.job["title"]) for event in events) == [
-        ("closed", "x", "a"), ("posted", "z", "c"), ("updated", "y", "c"),
-    ]  # fmt: skip
-
-
-async def test_a_changed_id_closes_the_old_posting_and_posts_the_new(database: Connection) -> None:
-    await database.execute(OWN)
-    await database.execute("""INSERT INTO shop."Vacancies" VALUES ('x-1', 'Baker', 'Acme', 'u', 'Berlin')""")
-    await database.execute("""UPDATE shop."Vacancies" SET "No" = 'x-9'""")
-    events = await advanced(database)
-    assert {(event.kind, event.job["id"]) for event in events[1:]} == {("closed", "x-1"), ("posted", "x-9")}
-
-
-async def test_attach_refuses_a_mapping_without_what_a_posting_needs(database: Connection) -> None:
-    await database.execute("CREATE TABLE own (id int, title text)")
-    with pytest.raises(asyncpg.RaiseError, match="own needs columns for id, title, company and url"):
-        await database.execute("""SELECT attach('own', '{"id": "id", "title": "title"}')""")
-
-
-async def test_a_users_table_of_the_same_name_leaves_the_feeds_own_alone(database: Connection) -> None:
-    await database.execute(
-        "CREATE SCHEMA shop; CREATE TABLE shop.job (id int PRIMARY KEY, name text, firm text, link text)"
-    )
-    await database.execute(
-        """SELECT attach('shop.job', '{"id": "id", "title": "name", "company": "firm", "url": "link"}')"""
-    )
-    await add(database, "ours", location="Berlin")
-    await database.execute("INSERT INTO shop.job VALUES (7, 'theirs', 'f', 'l')")
-    events = await advanced(database)
-    assert [(event.job["title"], event.job["location"]) for event in events] == [("ours", "Berlin"), ("theirs", None)]
 
 
 async def test_a_rolled_back_write_leaves_nothing(database: Connection) -> None:

@@ -142,27 +142,6 @@ async def test_a_truncate_that_is_rolled_back_closes_nothing(database: Connectio
     assert list(folded(await advanced(database)).values()) == ["unseen", "later"]
 
 
-async def test_a_truncate_leaves_the_postings_of_other_tables_alone(database: Connection, connect: Connect) -> None:
-    await database.execute(
-        "CREATE SCHEMA shop; CREATE TABLE shop.job (id text PRIMARY KEY, name text, firm text, link text)"
-    )
-    await database.execute(
-        """SELECT attach('shop.job', '{"id": "id", "title": "name", "company": "firm", "url": "link"}')"""
-    )
-    other = await connect()
-    async with looking(database, "repeatable_read"):
-        await add(other, "ours")
-        await other.execute("INSERT INTO shop.job VALUES ('x', 'theirs', 'f', 'l')")
-        await database.execute("TRUNCATE job")
-    assert list(folded(await advanced(database)).values()) == ["theirs"]
-    async with looking(database, "repeatable_read"):
-        await add(other, "ours again")
-        await other.execute("INSERT INTO shop.job VALUES ('y', 'theirs', 'f', 'l')")
-        await database.execute("TRUNCATE shop.job")
-    await advanced(database)
-    assert list(folded(await logged(database)).values()) == ["ours again"]
-
-
 async def test_a_truncate_that_becomes_visible_within_a_call_of_advance_is_completed_by_the_next(
     database: Connection, connect: Connect
 ) -> None:
