@@ -19,6 +19,8 @@ from feed.database.migrate import migrate
 from feed.database.presence import Presence
 from feed.database.retention import Retention
 from feed.database.sequencer import Sequencer
+from feed.database.source_gauges import SourceGaugeReader
+from feed.database.sources import SourceStore
 from feed.database.tailer import Tailer
 from feed.fanout.canary import Canary
 from feed.fanout.drain import Drain
@@ -63,6 +65,8 @@ class Service:
     retention: Retention
     indexer: Indexer
     log_gauges: LogGaugeReader
+    source_store: SourceStore
+    source_gauges: SourceGaugeReader
     canary_writer: CanaryWriter | None
     _tasks: asyncio.TaskGroup
     _running: list[asyncio.Task[None]] = field(default_factory=list)
@@ -83,6 +87,7 @@ class Service:
                 ("retention", self.retention.run),
                 ("search index", self.indexer.run),
                 ("log gauges", self.log_gauges.run),
+                ("source gauges", self.source_gauges.run),
             ]
             if self.canary_writer is not None:
                 work.append(("canary writer", self.canary_writer.run))

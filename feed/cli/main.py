@@ -22,7 +22,7 @@ COMMANDS = {
     "psql": "Open psql on the feed's database.",
     "post": "Post job postings from a file or a pipe.",
     "tail": "Follow job postings as they are committed.",
-    "top": "Show the open streams of every process and node of a feed.",
+    "top": "Show who follows a feed, or the boards that it fetches.",
     "doctor": "Check what a feed needs, and say what to do about what it lacks.",
     "bench": "Measure a running feed.",
 }
