@@ -25,7 +25,7 @@ s.empty_at, s.found, s.open, s.bad, s.faults, s.posted, s.updated, s.closed, s.l
 
 _ADD = """
 INSERT INTO source (name, adapter, board, host, url, mapping, switched_on, attribution, min_interval, syndicate)
-VALUES ($1, $2, $3, $4, $5, $6::json, $7, $8, $9, $10) ON CONFLICT (name) DO NOTHING RETURNING name
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (name) DO NOTHING RETURNING name
 """
 _CLOSE_ALL = """
 UPDATE job SET closed_at = clock_timestamp() WHERE source = $1 AND closed_at IS NULL
@@ -40,10 +40,9 @@ class SourceStore:
 
     async def add(self, new: NewSource) -> Source:
         """Keep a new source, whose first run is due at once; raises Invalid where there is one of that name."""
-        mapping = None if new.mapping is None else orjson.dumps(new.mapping).decode()
         with translated():
             added = await self._pool.fetchval(
-                _ADD, new.name, new.adapter, new.board, new.host, new.url, mapping, new.switched_on, new.attribution,
+                _ADD, new.name, new.adapter, new.board, new.host, new.url, new.mapping, new.switched_on, new.attribution,
                 new.min_interval, new.syndicate,
             )  # fmt: skip
         if added is None:
@@ -104,13 +103,12 @@ class SourceStore:
 def source_of(row: asyncpg.Record) -> Source:
     """Return the source in a row that has COLUMNS."""
     same = (
-        "adapter", "board", "host", "url", "switched_on", "attribution", "min_interval", "syndicate", "added_at",
+        "adapter", "board", "host", "url", "mapping", "switched_on", "attribution", "min_interval", "syndicate", "added_at",
         "paused_at", "accepted", "running", "next_at", "wait", "tried_at", "succeeded_at", "changed_at", "failures", "error",
         "suspect", "suspect_at", "company", "empty_runs", "empty_at", "found", "open", "bad",
     )  # fmt: skip
     return Source(
         **{name: row[name] for name in same},
-        mapping=None if row["mapping"] is None else orjson.loads(row["mapping"]),
         counts=tuple(row["counts"]),
         faults=tuple(_bad_row(entry) for entry in orjson.loads(row["faults"])),
         total=Counts(row["posted"], row["updated"], row["closed"]),

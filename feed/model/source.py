@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from feed.errors import Fault
 
@@ -21,8 +21,8 @@ class NewSource:
     """The host of what is fetched. Sources of one host are fetched one after the other."""
     url: str | None = None
     """What is fetched instead of the adapter's own address; None: that."""
-    mapping: dict[str, Any] | None = None
-    """How fields are found in JSON that no adapter knows."""
+    mapping: str | None = None
+    """The text of the mapping file (TOML) that says how fields are found in JSON that no adapter knows."""
     switched_on: bool = False
     """Whether a person switched it on although its adapter is off."""
     attribution: str | None = None

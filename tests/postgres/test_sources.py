@@ -40,7 +40,7 @@ def acme(board: str = "acme", host: str = "boards.example", **more: object) -> N
 
 
 async def test_a_source_is_added_once_paused_resumed_and_keeps_its_terms(sources: SourceStore) -> None:
-    terms = {"attribution": "Link to them", "min_interval": 21_600.0, "syndicate": False, "mapping": {"title": "t"}}
+    terms = {"attribution": "Link to them", "min_interval": 21_600.0, "syndicate": False, "mapping": "[posting]"}
     added = await sources.add(acme(url="https://mirror.example/acme", **terms))
     assert (added.name, added.state, added.running) == ("greenhouse:acme", "new", False)
     assert (added.attribution, added.min_interval, added.syndicate, added.mapping) == tuple(terms.values())

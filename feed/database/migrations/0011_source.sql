@@ -8,7 +8,7 @@ CREATE TABLE source (
   board        text NOT NULL,
   url          text,                                   -- fetched instead of the adapter's own address
   host         text NOT NULL,                          -- of what is fetched: one source a host at a time
-  mapping      json,                                   -- for sources of JSON that no adapter knows
+  mapping      text,                                   -- TOML, for sources of JSON that no adapter knows
   switched_on  boolean NOT NULL DEFAULT false,         -- although its adapter is off because of the source's terms
   attribution  text,                                   -- the terms of the source: whom to name
   min_interval double precision NOT NULL DEFAULT 0,    -- seconds between two runs at the least
