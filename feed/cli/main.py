@@ -20,6 +20,7 @@ COMMANDS = {
     "migrate": "Create or upgrade the feed's schema.",
     "key": "Make, list and revoke API keys.",
     "psql": "Open psql on the feed's database.",
+    "source": "Add, list, check and remove public boards to fetch.",
     "post": "Post job postings from a file or a pipe.",
     "tail": "Follow job postings as they are committed.",
     "top": "Show who follows a feed, or the boards that it fetches.",

@@ -1,0 +1,228 @@
+"""`feed source`: the public boards from which a feed fetches postings."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+
+from feed.cli.database import DatabaseUrl, DataDir, existing_database, settings_of
+from feed.cli.messages import say
+from feed.cli.new_source import new_source, terms_of
+from feed.cli.plain_table import print_table
+from feed.cli.source_names import find_source
+from feed.cli.source_table import SourceTable
+from feed.database.check import check as check_database
+from feed.database.connect import pool
+from feed.database.migrate import migrate
+from feed.database.sources import SourceStore
+from feed.errors import ConfigurationError
+from feed.model.source_document import source_document, sources_document
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    help="Add, list, check and remove public boards to fetch.",
+)  # fmt: skip
+
+Name = Annotated[str, typer.Argument(metavar="NAME:BOARD", help="The source, as `feed source list` shows it.")]
+NewName = Annotated[
+    str, typer.Argument(metavar="NAME:BOARD", help="The kind of board and the board: greenhouse:acme, rss:https://...")
+]
+Url = Annotated[
+    str | None, typer.Option(metavar="URL", help="Fetch this instead of the board's own address: a mirror, a test.")
+]
+MapFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--map", metavar="FILE", help="For json: the TOML file that maps its records, as for `feed post --map`."
+    ),
+]
+AcceptTerms = Annotated[
+    bool, typer.Option("--accept-terms", help="You may fetch this board, although its terms keep it off by default.")
+]
+
+
+@app.command()
+def add(
+    name: NewName,
+    url: Url = None,
+    map_file: MapFile = None,
+    accept_terms: AcceptTerms = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Fetch a board from now on, and keep its postings as the board has them.
+
+    `feed serve` fetches it within seconds, and then every 15 minutes to 6 hours, less often while nothing changes. The
+    postings of the first fetch are marked as backfill: subscribers who want news alone leave them out. A posting closes
+    when two complete lists in a row were without it.
+
+    Exit codes: 0 done, 1 refused, 2 usage, 3 the database does not answer.
+
+    \b
+    Examples:
+      feed source add greenhouse:acme
+      feed source add lever:acme
+      feed source add personio:acme
+      feed source add remotive:all
+      feed source add rss:https://acme.example/jobs.rss
+      feed source add jsonld:https://acme.example/careers/baker
+      feed source add json:https://acme.example/jobs.json --map acme.toml
+    """
+    new = new_source(name, url, map_file, accept_terms=accept_terms)
+    source = _with_store(database_url, data_dir, lambda store: store.add(new), prepare=True)
+    say(f"{source.name} is added. `feed serve` fetches it within seconds; `feed ingest --once` fetches it now.")
+    for line in terms_of(source):
+        say(line)
+
+
+@app.command("list")
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show all sources: how their last fetches went, what changed, and what needs attention.
+
+    OPEN counts open postings. POSTED, UPDATED and CLOSED are of the last fetch that changed anything. A source is new (not
+    fetched yet), ok, suspect (its list has lost so much that nothing is closed), failing (the last fetch failed) or paused.
+
+    \b
+    Examples:
+      feed source list
+      feed source list --json | jq 'select(.state == "failing") | .name'
+    """
+    found = _with_store(database_url, data_dir, lambda store: store.list())
+    if as_json:
+        for one in found:
+            print(json.dumps(source_document(one), ensure_ascii=False))
+        return
+    if not found:
+        say("there are no sources yet: feed source add greenhouse:acme")
+        return
+    table = SourceTable("feed source list")
+    table.update(sources_document(found, datetime.now(UTC)))
+    print_table(table, Console(highlight=False))
+
+
+@app.command()
+def pause(name: Name, database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
+    """Fetch a source no more until it is resumed. Its postings stay as they are.
+
+    \b
+    Examples:
+      feed source pause greenhouse:acme
+    """
+
+    async def work(store: SourceStore) -> None:
+        await store.pause((await find_source(store, name)).name)
+
+    _with_store(database_url, data_dir, work)
+    say(f"{name} is paused. Its postings stay as they are. To go on: feed source resume {name}")
+
+
+@app.command()
+def resume(name: Name, database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
+    """Fetch a paused source again, at once and then on schedule.
+
+    \b
+    Examples:
+      feed source resume greenhouse:acme
+    """
+
+    async def work(store: SourceStore) -> None:
+        await store.resume((await find_source(store, name)).name)
+
+    _with_store(database_url, data_dir, work)
+    say(f"{name} is fetched again, from now on")
+
+
+@app.command()
+def remove(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Forget a source and close its postings.
+
+    Asks first on a terminal; elsewhere it needs --yes. To keep the postings: feed source pause.
+
+    \b
+    Examples:
+      feed source remove greenhouse:acme
+      feed source remove greenhouse:acme --yes
+    """
+
+    async def work(store: SourceStore) -> int | None:
+        source = await find_source(store, name)
+        if not yes and not await asyncio.to_thread(_agreed, f"{name} has {source.open:,} open postings."):
+            return None
+        return await store.remove(source.name)
+
+    closed = _with_store(database_url, data_dir, work)
+    if closed is None:
+        say(f"{name} stays as it is")
+        raise typer.Exit(1)
+    say(f"{name} is removed, {closed:,} open postings were closed")
+
+
+@app.command()
+def accept(name: Name, database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
+    """Believe the next complete list of a source, once, although it is suspect.
+
+    A list is suspect when it is much shorter than those before it, empty, or of another company; meanwhile nothing closes.
+    Look at the board first: `feed source check` tells what its list holds now.
+
+    \b
+    Examples:
+      feed source accept greenhouse:acme
+    """
+
+    async def work(store: SourceStore) -> tuple[str | None, int]:
+        source = await find_source(store, name)
+        missing = await store.missing(source.name)
+        await store.accept(source.name)
+        return source.suspect, missing
+
+    why, missing = _with_store(database_url, data_dir, work)
+    say(f"{name} was suspect: {why}")
+    say(
+        f"its next complete list is believed. {missing:,} open postings were not in the newest one; "
+        "those that are not in the next one either are closed"
+    )
+
+
+def _agreed(question: str) -> bool:
+    """Return what a person at the terminal answers; raises ConfigurationError where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise ConfigurationError(f"{question} Removing it closes them: confirm that with --yes.")
+    return typer.confirm(f"{question} Close them, and forget the source?", err=True)
+
+
+def _with_store(
+    database_url: str | None,
+    data_dir: Path | None,
+    work: Callable[[SourceStore], Awaitable[T]],
+    *,
+    prepare: bool = False,
+) -> T:
+    """Do `work` on the sources of an existing database; `prepare`: where the feed's schema is not there yet, create it."""
+    settings = settings_of(database_url, data_dir)
+
+    async def run() -> T:
+        async with existing_database(settings) as dsn:
+            await check_database(settings.database, dsn)
+            if prepare:
+                await migrate(settings, dsn)
+            async with pool(settings.database, dsn) as connections:
+                return await work(SourceStore(connections))
+
+    return asyncio.run(run())
