@@ -58,9 +58,9 @@ def add(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Fetch a board from now on, and keep its postings as the board has them.
+    """Fetch a board from now on.
 
-    `feed serve` fetches it within seconds, and then every 15 minutes to 6 hours, less often while nothing changes. The
+    Its postings are kept as the board has them. `feed serve` fetches it within seconds, and then every 15 minutes to 6 hours, less often while nothing changes. The
     postings of the first fetch are marked as backfill: subscribers who want news alone leave them out. A posting closes
     when two complete lists in a row were without it.
 
@@ -89,7 +89,7 @@ def list_(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show all sources: how their last fetches went, what changed, and what needs attention.
+    """Show all sources and how they are doing.
 
     OPEN counts open postings. POSTED, UPDATED and CLOSED are of the last fetch that changed anything. A source is new (not
     fetched yet), ok, suspect (its list has lost so much that nothing is closed), failing (the last fetch failed) or paused.
@@ -114,7 +114,9 @@ def list_(
 
 @app.command()
 def pause(name: Name, database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
-    """Fetch a source no more until it is resumed. Its postings stay as they are.
+    """Fetch a source no more until it is resumed.
+
+    Its postings stay as they are.
 
     \b
     Examples:
@@ -176,7 +178,9 @@ def remove(
 
 @app.command()
 def accept(name: Name, database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
-    """Believe the next complete list of a source, once, although it is suspect.
+    """Believe a suspect list, once.
+
+    The next complete list of the source is believed, whatever it lacks, and what is not in it is closed.
 
     A list is suspect when it is much shorter than those before it, empty, or of another company; meanwhile nothing closes.
     Look at the board first: `feed source check` tells what its list holds now.
