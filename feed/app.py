@@ -30,6 +30,7 @@ from feed.database.presence import Presence, this_process
 from feed.database.retention import Retention
 from feed.database.sequencer import Sequencer
 from feed.database.source_gauges import SourceGaugeReader
+from feed.database.source_runs import SourceRuns
 from feed.database.sources import SourceStore
 from feed.database.tailer import Tailer
 from feed.errors import DatabaseUnavailable, FeedError
@@ -51,6 +52,7 @@ from feed.http.requests import Requests
 from feed.http.stream import StreamEndpoint
 from feed.hypercorn_adapter.connection import Connections, remember_connection
 from feed.hypercorn_adapter.shutdown import drained
+from feed.ingest.ingest import Ingest
 from feed.limits.rates import Rates
 from feed.observability.logs import configure
 from feed.observability.metrics import Metrics
@@ -214,6 +216,7 @@ def build(
     sequencer = Sequencer(settings, dsn, metrics)
     retention = Retention(settings, dsn, sequencer)
     indexer = Indexer(settings, dsn, sequencer, lambda: hub.head)
+    store = JobStore(pools.data, traces)
     reconnecting: dict[str, Reconnecting] = {
         "tailer": tailer, "sequencer": sequencer, "retention": retention, "indexer": indexer,
     }  # fmt: skip
@@ -227,7 +230,7 @@ def build(
         sources=stream_sources,
         streams=streams,
         drain=Drain(streams, settings.drain),
-        store=JobStore(pools.data, traces),
+        store=store,
         access=access,
         keys=keys,
         revocations=revocations,
@@ -240,6 +243,7 @@ def build(
         sequencer=sequencer,
         retention=retention,
         indexer=indexer,
+        ingest=Ingest(settings, store, SourceRuns(pools.data), sequencer),
         log_gauges=LogGaugeReader(pools.access, sequencer, metrics),
         source_store=source_store,
         source_gauges=SourceGaugeReader(source_store, sequencer, metrics),

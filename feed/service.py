@@ -29,6 +29,7 @@ from feed.fanout.hub import Hub
 from feed.fanout.sources import StreamSources
 from feed.fanout.streams import Streams
 from feed.http.gate import Gate
+from feed.ingest.ingest import Ingest
 from feed.observability.metrics import Metrics
 from feed.observability.sampler import Sampler
 from feed.settings.settings import Settings
@@ -64,6 +65,7 @@ class Service:
     sequencer: Sequencer
     retention: Retention
     indexer: Indexer
+    ingest: Ingest
     log_gauges: LogGaugeReader
     source_store: SourceStore
     source_gauges: SourceGaugeReader
@@ -89,6 +91,8 @@ class Service:
                 ("log gauges", self.log_gauges.run),
                 ("source gauges", self.source_gauges.run),
             ]
+            if self.settings.ingest.enabled:
+                work.append(("ingest", self.ingest.run))
             if self.canary_writer is not None:
                 work.append(("canary writer", self.canary_writer.run))
         return work

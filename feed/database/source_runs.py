@@ -27,7 +27,7 @@ CHUNK = 500
 _CLAIM = f"""
 WITH due AS (
   SELECT DISTINCT ON (d.host) d.name, d.next_at FROM source d
-   WHERE d.paused_at IS NULL AND d.next_at <= clock_timestamp() AND NOT EXISTS (
+   WHERE d.paused_at IS NULL AND d.next_at <= coalesce($3, clock_timestamp()) AND NOT EXISTS (
          SELECT FROM source b WHERE b.host = d.host AND b.claimed_until > clock_timestamp())
    ORDER BY d.host, d.next_at, d.name),
 chosen AS (SELECT due.name, due.next_at FROM due ORDER BY due.next_at, due.name LIMIT $1),
@@ -73,7 +73,8 @@ SELECT p.external_id, j.url, p.gone FROM source_posting p JOIN job j USING (sour
  ORDER BY p.looked_at NULLS FIRST, p.external_id LIMIT $3
 """
 _LOOKED = """
-UPDATE source_posting p SET looked_at = clock_timestamp(), gone = CASE WHEN $3 THEN p.gone + 1 ELSE 0 END
+UPDATE source_posting p SET looked_at = clock_timestamp(),
+       gone = CASE WHEN $3::boolean THEN p.gone + 1 WHEN NOT $3 THEN 0 ELSE p.gone END
  WHERE p.source = $1 AND p.external_id = $2
 """
 _RELEASE = """
@@ -87,7 +88,8 @@ UPDATE source s SET claim = NULL, claimed_until = NULL, tried_at = clock_timesta
        failures = CASE WHEN $6::text IS NULL THEN 0 ELSE s.failures + 1 END, error = $6,
        succeeded_at = CASE WHEN $6::text IS NULL AND $7::boolean THEN clock_timestamp() ELSE s.succeeded_at END,
        changed_at = CASE WHEN $8::bigint + $9::bigint + $10::bigint > 0 THEN clock_timestamp() ELSE s.changed_at END,
-       last_change = CASE WHEN $8::bigint + $9::bigint + $10::bigint > 0 THEN ARRAY[$8, $9, $10]::integer[] ELSE s.last_change END,
+       last_change = CASE WHEN $8::bigint + $9::bigint + $10::bigint > 0 THEN ARRAY[$8, $9, $10]::integer[]
+                     ELSE s.last_change END,
        posted = s.posted + $8, updated = s.updated + $9, closed = s.closed + $10,
        attribution = $11, min_interval = $12, syndicate = $13,
        open = (SELECT count(*) FROM source_posting p WHERE p.source = s.name)
@@ -208,14 +210,23 @@ class SourceRuns:
             seconds: float | None = await self._pool.fetchval(_NEXT_DUE)
         return seconds
 
-    async def claim(self, most: int, lease: float) -> list[Claim]:
-        """Take up to `most` sources that are due, one a host, for `lease` seconds: no other process will run them."""
+    async def claim(self, most: int, lease: float, due: datetime | None = None) -> list[Claim]:
+        """Take up to `most` sources that are due, one a host, for `lease` seconds: no other process will run them.
+
+        With `due`, these are sources that were due by then.
+        """
         with translated():
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.execute(
                     "SELECT pg_advisory_xact_lock(hashtext('feed source claim'), hashtext(current_schema()))"
                 )
-                return [_claim_of(row) for row in await connection.fetch(_CLAIM, most, lease)]
+                return [_claim_of(row) for row in await connection.fetch(_CLAIM, most, lease, due)]
+
+    async def now(self) -> datetime:
+        """Return the time by the database's clock."""
+        with translated():
+            time: datetime = await self._pool.fetchval("SELECT clock_timestamp()")
+        return time
 
     async def release(self, claim: Claim, changes: Counts) -> None:
         """Give a run up in the middle: it is due again at once. `changes` is what it had done."""
@@ -227,6 +238,14 @@ class SourceRuns:
         with translated():
             rows = await self._pool.fetch(_KNOWN, claim.name)
         return {row["external_id"]: Known(row["digest"], row["expires_at"], row["missed"]) for row in rows}
+
+    async def distrust(self, claim: Claim) -> None:
+        """Forget what tells that a list has not changed, before another one is applied, which may be cut off.
+
+        Raises Superseded.
+        """
+        async with self._guarded(claim) as connection:
+            await connection.execute("UPDATE source SET validated_url = NULL WHERE name = $1", claim.name)
 
     def before(
         self, claim: Claim, remembered: Sequence[Remembered], *, backfill: bool
@@ -278,8 +297,8 @@ class SourceRuns:
         with translated():
             return [Unseen(*row) for row in await self._pool.fetch(_UNSEEN, claim.name, pause, most)]
 
-    async def looked(self, claim: Claim, external_id: str, *, gone: bool) -> None:
-        """Note whether a posting's page was there; raises Superseded."""
+    async def looked(self, claim: Claim, external_id: str, *, gone: bool | None) -> None:
+        """Note whether a posting's page is gone (None: its host did not tell); raises Superseded."""
         async with self._guarded(claim) as connection:
             await connection.execute(_LOOKED, claim.name, external_id, gone)
 
