@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from feed.cli.ages import age
 from feed.errors import ConfigurationError
 from feed.ingest.adapter import Adapter
+from feed.ingest.extra import missing_extra
 from feed.model.mapping import RecordMap
 from feed.model.source import NewSource
 
@@ -45,18 +46,15 @@ def adapter_named(kind: str, mapping: str | None) -> Adapter:
 
     Raises ConfigurationError where there is none, or where the libraries are missing that adapters need.
     """
-    try:
-        from feed.ingest.adapters import (  # needs the extra, which other commands do without
-            MAPPED,
-            adapter_names,
-            adapter_of,
-        )
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "feed":
-            raise
-        raise ConfigurationError(
-            f"Fetching boards needs libraries that are not installed ({error.name}): pip install 'jobfeed[ingest]'"
-        ) from None
+    missing = missing_extra()
+    if missing is not None:
+        raise ConfigurationError(missing)
+    from feed.ingest.adapters import (  # needs the extra, which other commands do without
+        MAPPED,
+        adapter_names,
+        adapter_of,
+    )
+
     names = adapter_names()
     if kind not in names:
         near = get_close_matches(kind.lower(), names, 1)
@@ -72,13 +70,13 @@ def adapter_named(kind: str, mapping: str | None) -> Adapter:
 
 
 def terms_of(source: NewSource) -> Iterator[str]:
-    """Yield what the terms of a source ask for, a sentence each."""
+    """Yield what the terms of a source ask for, one by one."""
     if source.attribution is not None:
-        yield f"Its terms: beside its postings, name {source.attribution}."
+        yield f"{source.attribution} must be named beside its postings"
     if source.min_interval > _USUAL:
-        yield f"Its terms: it is fetched every {age(timedelta(seconds=source.min_interval))} at the most."
+        yield f"it is fetched every {age(timedelta(seconds=source.min_interval))} at the most"
     if not source.syndicate:
-        yield "Its terms: its postings must not be passed on to other boards."
+        yield "its postings must not be passed on to other boards"
 
 
 def _mapping(file: Path | None) -> str | None:

@@ -3,28 +3,27 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from feed.cli.database import DatabaseUrl, DataDir, existing_database, settings_of
-from feed.cli.messages import say
-from feed.cli.new_source import new_source, terms_of
+from feed.cli.database import DatabaseUrl, DataDir, settings_of
+from feed.cli.messages import clean, say
+from feed.cli.new_source import adapter_named, new_source, terms_of
 from feed.cli.plain_table import print_table
-from feed.cli.source_names import find_source
+from feed.cli.preview_table import PreviewTable
+from feed.cli.source_store import find_source, stored_source, with_store
 from feed.cli.source_table import SourceTable
-from feed.database.check import check as check_database
-from feed.database.connect import pool
-from feed.database.migrate import migrate
 from feed.database.sources import SourceStore
 from feed.errors import ConfigurationError
+from feed.ingest.fetcher import opened
+from feed.ingest.preview import Preview, preview
+from feed.model.source import NewSource, Source
 from feed.model.source_document import source_document, sources_document
-
-T = TypeVar("T")
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -60,9 +59,9 @@ def add(
 ) -> None:
     """Fetch a board from now on.
 
-    Its postings are kept as the board has them. `feed serve` fetches it within seconds, and then every 15 minutes to 6 hours, less often while nothing changes. The
-    postings of the first fetch are marked as backfill: subscribers who want news alone leave them out. A posting closes
-    when two complete lists in a row were without it.
+    Its postings are kept as the board has them. `feed serve` fetches it within seconds, and then every 15 minutes to 6
+    hours, less often while nothing changes. The postings of the first fetch are marked as backfill: subscribers who want
+    news alone leave them out. A posting closes when two complete lists in a row were without it.
 
     Exit codes: 0 done, 1 refused, 2 usage, 3 the database does not answer.
 
@@ -77,10 +76,10 @@ def add(
       feed source add json:https://acme.example/jobs.json --map acme.toml
     """
     new = new_source(name, url, map_file, accept_terms=accept_terms)
-    source = _with_store(database_url, data_dir, lambda store: store.add(new), prepare=True)
+    source = with_store(database_url, data_dir, lambda store: store.add(new), prepare=True)
     say(f"{source.name} is added. `feed serve` fetches it within seconds; `feed ingest --once` fetches it now.")
     for line in terms_of(source):
-        say(line)
+        say(f"its terms: {line}")
 
 
 @app.command("list")
@@ -99,7 +98,7 @@ def list_(
       feed source list
       feed source list --json | jq 'select(.state == "failing") | .name'
     """
-    found = _with_store(database_url, data_dir, lambda store: store.list())
+    found = with_store(database_url, data_dir, lambda store: store.list())
     if as_json:
         for one in found:
             print(json.dumps(source_document(one), ensure_ascii=False))
@@ -110,6 +109,49 @@ def list_(
     table = SourceTable("feed source list")
     table.update(sources_document(found, datetime.now(UTC)))
     print_table(table, Console(highlight=False))
+
+
+@app.command()
+def check(
+    name: NewName,
+    url: Url = None,
+    map_file: MapFile = None,
+    accept_terms: AcceptTerms = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Fetch a board once and show what would happen.
+
+    Nothing is written. It shows what would be posted, updated and closed, three postings, those that cannot be read and why,
+    and the board's terms. The board need not be a source yet; of one that is, --url and --map try others than it has.
+
+    Exit codes: 0 done, 1 the board cannot be fetched or read, 2 usage, 3 the database does not answer.
+
+    \b
+    Examples:
+      feed source check greenhouse:acme
+      feed source check json:https://acme.example/jobs.json --map acme.toml
+    """
+    settings = settings_of(database_url, data_dir)
+
+    def given() -> NewSource:
+        return new_source(name, url, map_file, accept_terms=accept_terms)
+
+    async def run() -> Preview:
+        source, known = await stored_source(settings, name)
+        if source is None:
+            new = given()
+            source = Source(**{field.name: getattr(new, field.name) for field in fields(NewSource)})
+        elif url is not None or map_file is not None:
+            tried = given()
+            source = replace(source, url=tried.url, host=tried.host, mapping=tried.mapping)
+        adapter = adapter_named(source.adapter, source.mapping)
+        async with opened(settings.ingest) as fetcher:
+            return await preview(source, adapter, fetcher, known)
+
+    with Console(stderr=True).status(f"fetching {clean(name)}"):
+        found = asyncio.run(run())
+    print_table(PreviewTable(found), Console(highlight=False))
 
 
 @app.command()
@@ -126,7 +168,7 @@ def pause(name: Name, database_url: DatabaseUrl = None, data_dir: DataDir = None
     async def work(store: SourceStore) -> None:
         await store.pause((await find_source(store, name)).name)
 
-    _with_store(database_url, data_dir, work)
+    with_store(database_url, data_dir, work)
     say(f"{name} is paused. Its postings stay as they are. To go on: feed source resume {name}")
 
 
@@ -142,7 +184,7 @@ def resume(name: Name, database_url: DatabaseUrl = None, data_dir: DataDir = Non
     async def work(store: SourceStore) -> None:
         await store.resume((await find_source(store, name)).name)
 
-    _with_store(database_url, data_dir, work)
+    with_store(database_url, data_dir, work)
     say(f"{name} is fetched again, from now on")
 
 
@@ -169,7 +211,7 @@ def remove(
             return None
         return await store.remove(source.name)
 
-    closed = _with_store(database_url, data_dir, work)
+    closed = with_store(database_url, data_dir, work)
     if closed is None:
         say(f"{name} stays as it is")
         raise typer.Exit(1)
@@ -196,7 +238,7 @@ def accept(name: Name, database_url: DatabaseUrl = None, data_dir: DataDir = Non
         await store.accept(source.name)
         return source.suspect, missing
 
-    why, missing = _with_store(database_url, data_dir, work)
+    why, missing = with_store(database_url, data_dir, work)
     say(f"{name} was suspect: {why}")
     say(
         f"its next complete list is believed. {missing:,} open postings were not in the newest one; "
@@ -209,24 +251,3 @@ def _agreed(question: str) -> bool:
     if not sys.stdin.isatty():
         raise ConfigurationError(f"{question} Removing it closes them: confirm that with --yes.")
     return typer.confirm(f"{question} Close them, and forget the source?", err=True)
-
-
-def _with_store(
-    database_url: str | None,
-    data_dir: Path | None,
-    work: Callable[[SourceStore], Awaitable[T]],
-    *,
-    prepare: bool = False,
-) -> T:
-    """Do `work` on the sources of an existing database; `prepare`: where the feed's schema is not there yet, create it."""
-    settings = settings_of(database_url, data_dir)
-
-    async def run() -> T:
-        async with existing_database(settings) as dsn:
-            await check_database(settings.database, dsn)
-            if prepare:
-                await migrate(settings, dsn)
-            async with pool(settings.database, dsn) as connections:
-                return await work(SourceStore(connections))
-
-    return asyncio.run(run())

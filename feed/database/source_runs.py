@@ -233,7 +233,7 @@ class SourceRuns:
         with translated():
             await self._pool.execute(_RELEASE, claim.name, claim.token, changes.posted, changes.updated, changes.closed)
 
-    async def known(self, claim: Claim) -> dict[str, Known]:
+    async def known(self, claim: Claim | Source) -> dict[str, Known]:
         """Return the postings of a source that are open as far as we know, by their external ids."""
         with translated():
             rows = await self._pool.fetch(_KNOWN, claim.name)

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.postgres.events import Connection
 from tests.processes import ROOT
+from tests.server.scripted import Answer, Script, running
 
 MAPPING = '[posting]\ntitle = "t"\ncompany = { value = "Acme" }\nurl = "u"\n'
 OPEN = (
@@ -156,9 +157,7 @@ async def test_without_sources_the_list_says_how_to_add_one(dsn: str) -> None:
 
 
 async def test_without_the_libraries_it_says_what_to_install_and_the_list_needs_none(dsn: str, tmp_path: Path) -> None:
-    (tmp_path / "feedparser.py").write_text(
-        "raise ModuleNotFoundError(\"No module named 'feedparser'\", name='feedparser')\n"
-    )
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['feedparser'] = None\n")
     code, _, err = await source(dsn, "add", "greenhouse:acme", PYTHONPATH=str(tmp_path))
     assert (code, "pip install 'jobfeed[ingest]'" in err) == (2, True), err
     code, _, err = await source(dsn, "list", PYTHONPATH=str(tmp_path))
@@ -170,3 +169,56 @@ async def test_a_database_that_is_not_named_or_does_not_answer_is_said_to_be(tmp
     assert (code, "DATABASE_URL" in err) == (2, True)
     code, _, err = await source("postgresql://nobody@127.0.0.1:9/none", "list")
     assert (code, "does not answer" in err) == (3, True)
+
+
+def board(*jobs: dict[str, Any]) -> Answer:
+    """A board of Greenhouse's."""
+    return Answer(json.dumps({"jobs": jobs, "meta": {"total": len(jobs)}}).encode(), content_type="application/json")
+
+
+def job(number: int, **more: Any) -> dict[str, Any]:
+    """A posting on it."""
+    return {
+        "id": number, "title": f"Baker {number}", "company_name": "Acme", "absolute_url": f"https://acme.example/{number}",
+        "location": {"name": "Berlin"}, "content": "&lt;p&gt;Bake.&lt;/p&gt;",
+    } | more  # fmt: skip
+
+
+LOCAL = {"FEED_INGEST_ALLOW_HTTP": "true", "FEED_INGEST_ALLOW_NETWORKS": "127.0.0.0/8", "FEED_INGEST_RETRIES": "0"}
+
+
+async def test_check_tells_of_a_board_before_it_is_a_source_and_needs_no_database(tmp_path: Path) -> None:
+    async with running(Script(board(job(1), job(2, title=""), job(3)))) as url:
+        asked = ("check", "greenhouse:acme", "--url", f"{url}/x", "--data-dir", str(tmp_path))
+        code, out, err = await source(None, *asked, **LOCAL)
+        assert (code, err) == (0, "")
+        lines = [" ".join(line.split()) for line in out.splitlines()]
+        for line in (
+            f"fetched {url}/x", "company Acme", "list 2 postings, 1 more could not be read; complete",
+            "would post 2 (marked as backfill)", "would close 0", "Baker 1", "Acme · Berlin", "https://acme.example/3",
+            "could not be read: 2: title: is required",
+        ):  # fmt: skip
+            assert line in lines
+    code, _, err = await source(None, *asked, **LOCAL)
+    assert (code, err.count("\n")) == (1, 1)
+    code, _, err = await source(None, *asked, **LOCAL | {"FEED_INGEST_ALLOW_HTTP": "false"})
+    assert (code, "FEED_INGEST_ALLOW_HTTP" in err) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_check_compares_a_source_with_what_is_open_and_writes_nothing(dsn: str, database: Connection) -> None:
+    script = Script(board(job(1), job(5)))
+    async with running(script) as url:
+        await done(dsn, "add", "greenhouse:acme", "--url", f"{url}/x")
+        await database.execute(
+            "INSERT INTO source_posting (source, external_id, digest, missed) "
+            "SELECT 'greenhouse:acme', n::text, '', CASE n WHEN 3 THEN 1 ELSE 0 END FROM generate_series(1, 4) n"
+        )
+        before = await database.fetch("SELECT s, p FROM source s JOIN source_posting p ON p.source = s.name")
+        code, out, err = await source(dsn, "check", "greenhouse:acme", **LOCAL)
+        assert code == 0, err
+        lines = [" ".join(line.split()) for line in out.splitlines()]
+        assert "would update 1" in lines
+        assert "would close 1, and 2 more if the next list is without them too" in lines
+        assert before == await database.fetch("SELECT s, p FROM source s JOIN source_posting p ON p.source = s.name")
+        assert await database.fetchval("SELECT count(*) FROM job") == 0
