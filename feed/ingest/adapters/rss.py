@@ -15,6 +15,7 @@ from feed.ingest.board import SingleAnswer
 from feed.ingest.body import refuse_entities, text_of_body
 from feed.ingest.collect import Fields, collect
 from feed.ingest.description import described
+from feed.ingest.places import country_in
 from feed.ingest.record import Record
 from feed.ingest.vocabulary import employment_type
 
@@ -54,12 +55,14 @@ def _posting(entry: Record) -> Fields:
     """Read an entry; `job_listing` is the namespace of a plug-in for WordPress that many sites have."""
     content = entry.records("content")
     tags = [tag.text("term") for tag in entry.records("tags")]
+    place = entry.text("job_listing_location")
     return {
         "external_id": entry.text("id") or entry.text("link"),
         "title": entry.text("title"),
         "company": entry.text("job_listing_company"),
         "url": entry.text("link"),
-        "location": entry.text("job_listing_location"),
+        "location": place,
+        "country": country_in(place),
         "employment_type": employment_type(entry.text("job_listing_job_type")),
         "tags": list(dict.fromkeys(tag for tag in tags if tag)),
         "posted_at": _time(entry.fields, "published_parsed") or _time(entry.fields, "updated_parsed"),
