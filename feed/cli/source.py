@@ -77,7 +77,7 @@ def add(
     """
     new = new_source(name, url, map_file, accept_terms=accept_terms)
     source = with_store(database_url, data_dir, lambda store: store.add(new), prepare=True)
-    say(f"{source.name} is added. `feed serve` fetches it within seconds; `feed ingest --once` fetches it now.")
+    say(f"{source.name} is added. `feed serve` fetches it within seconds; `feed source list` then tells how it went.")
     for line in terms_of(source):
         say(f"its terms: {line}")
 

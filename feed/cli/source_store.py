@@ -12,7 +12,7 @@ from feed.database.connect import pool, translated
 from feed.database.migrate import migrate
 from feed.database.source_runs import Known, SourceRuns
 from feed.database.sources import SourceStore
-from feed.errors import NotFound
+from feed.errors import FeedError, Invalid, NotFound
 from feed.model.source import Source
 from feed.settings.settings import Settings
 
@@ -26,7 +26,10 @@ def with_store(
     *,
     prepare: bool = False,
 ) -> T:
-    """Do `work` on the sources of an existing database; `prepare`: where the feed's schema is not there yet, create it."""
+    """Do `work` on the sources of an existing database; `prepare`: where the feed's schema is not there yet, create it.
+
+    Raises FeedError where the store refuses it, without the name of a field that nobody has typed.
+    """
     settings = settings_of(database_url, data_dir)
 
     async def run() -> T:
@@ -35,7 +38,10 @@ def with_store(
             if prepare:
                 await migrate(settings, dsn)
             async with pool(settings.database, dsn) as connections:
-                return await work(SourceStore(connections))
+                try:
+                    return await work(SourceStore(connections))
+                except Invalid as error:
+                    raise FeedError(error.faults[0].message) from None
 
     return asyncio.run(run())
 
