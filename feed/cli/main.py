@@ -22,6 +22,7 @@ COMMANDS = {
     "psql": "Open psql on the feed's database.",
     "source": "Add, list, check and remove public boards to fetch.",
     "post": "Post job postings from a file or a pipe.",
+    "ingest": "Fetch the public boards that are due.",
     "tail": "Follow job postings as they are committed.",
     "top": "Show who follows a feed, or the boards that it fetches.",
     "doctor": "Check what a feed needs, and say what to do about what it lacks.",

@@ -53,8 +53,8 @@ ON CONFLICT (source, external_id) DO UPDATE SET digest = excluded.digest, expire
   missed_at = NULL, gone = 0
 """
 _MARK = """
-UPDATE source_posting p SET missed = $3, gone = CASE WHEN $3 = 0 THEN 0 ELSE p.gone END,
-       missed_at = CASE WHEN $3 <> 0 THEN coalesce(p.missed_at, clock_timestamp()) END
+UPDATE source_posting p SET missed = $3::smallint, gone = CASE WHEN $3 = 0::smallint THEN 0 ELSE p.gone END,
+       missed_at = CASE WHEN $3 <> 0::smallint THEN coalesce(p.missed_at, clock_timestamp()) END
  WHERE p.source = $1 AND p.external_id = ANY ($2::text[])
 """
 _CLOSE = """
