@@ -65,9 +65,9 @@ class PreviewTable:
         closed = f"{len(verdict.close):,}"
         if verdict.foreign:
             return f"{closed}, and nothing of the list would be written"
-        if verdict.doubted:
+        if verdict.suspect is not None and self._preview.missing:
             name = clean(self._preview.source.name)
-            return f"{closed} while it is suspect; `feed source accept {name}` lets it close {len(verdict.doubted):,}"
+            return f"{closed} while it is suspect; `feed source accept {name}` lets it close {self._preview.missing:,}"
         if verdict.absent and not self._preview.rolling:
             return f"{closed}, and {len(verdict.absent):,} more if the next list is without them too"
         return closed

@@ -28,6 +28,8 @@ class Preview:
     """Whether what is not in the list is not on the board."""
     posted: int
     updated: int
+    missing: int
+    """Postings that are open as far as we know, and not in the list."""
     bad: int
     """Postings that could not be read."""
     faults: tuple[BadRow, ...]
@@ -49,14 +51,6 @@ async def preview(source: Source, adapter: Adapter, fetcher: Fetcher, known: Map
     written = () if verdict.foreign else changes.changes
     posted = sum(change.is_new for change in written)
     return Preview(
-        source,
-        url,
-        found,
-        adapter.rolling,
-        complete,
-        posted,
-        len(written) - posted,
-        changes.bad,
-        changes.faults,
-        verdict,
-    )
+        source, url, found, adapter.rolling, complete, posted, len(written) - posted, len(known.keys() - changes.ids),
+        changes.bad, changes.faults, verdict,
+    )  # fmt: skip

@@ -28,7 +28,7 @@ PAID = posting(
 )  # fmt: skip
 PREVIEW = Preview(
     ACME, "https://boards.example/acme", Found((PAID, *map(posting, range(2, 6))), True, company="Acme"),
-    rolling=False, complete=True, posted=5, updated=0, bad=0, faults=(), verdict=NOTHING,
+    rolling=False, complete=True, posted=5, updated=0, missing=0, bad=0, faults=(), verdict=NOTHING,
 )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_the_first_run_and_the_terms_are_told() -> None:
 def test_what_would_close_and_what_waits_for_a_second_list_or_for_a_person_is_told() -> None:
     lines = shown(replace(PREVIEW, verdict=replace(NOTHING, close=("1", "2"), absent=("3",))))
     assert "would close 2, and 1 more if the next list is without them too" in lines
-    lines = shown(replace(PREVIEW, verdict=replace(NOTHING, suspect="the list is empty", doubted=("1", "2"))))
+    lines = shown(replace(PREVIEW, missing=2, verdict=replace(NOTHING, suspect="the list is empty")))
     assert "suspect the list is empty" in lines
     assert "would close 0 while it is suspect; `feed source accept greenhouse:acme` lets it close 2" in lines
     lines = shown(replace(PREVIEW, verdict=replace(NOTHING, suspect="it is Other", foreign=True)))
