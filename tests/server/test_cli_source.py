@@ -13,7 +13,6 @@ from tests.postgres.events import Connection
 from tests.processes import ROOT
 from tests.server.scripted import Answer, Script, running
 
-MAPPING = '[posting]\ntitle = "t"\ncompany = { value = "Acme" }\nurl = "u"\n'
 OPEN = (
     "INSERT INTO job (title, company, url, source, external_id) VALUES ('Baker', 'Acme', 'https://a.example', $1, $2)"
 )
@@ -107,41 +106,12 @@ async def test_accept_says_why_it_was_suspect_and_what_will_close(dsn: str, data
     assert (await listed(dsn))["greenhouse:acme"]["accepted"] is True
 
 
-async def test_an_address_a_mapping_and_terms_are_kept_as_they_were_given(
-    dsn: str, database: Connection, tmp_path: Path
-) -> None:
-    file = tmp_path / "acme.toml"
-    file.write_text(MAPPING)
-    await done(dsn, "add", "greenhouse:acme", "--url", "https://mirror.example/acme")
-    await done(dsn, "add", "json:https://acme.example/jobs.json#/jobs", "--map", str(file))
-    await done(dsn, "add", "smartrecruiters:acme", "--accept-terms")
-    rows = await database.fetch("SELECT name, url, host, mapping, switched_on FROM source ORDER BY name")
-    assert [tuple(row) for row in rows] == [
-        ("greenhouse:acme", "https://mirror.example/acme", "mirror.example", None, False),
-        ("json:https://acme.example/jobs.json#/jobs", None, "acme.example", MAPPING, False),
-        ("smartrecruiters:acme", None, "api.smartrecruiters.com", None, True),
-    ]
-
-
-async def test_what_makes_no_sense_is_refused_with_what_to_do_and_adds_nothing(
-    dsn: str, database: Connection, tmp_path: Path
-) -> None:
-    bad = tmp_path / "bad.toml"
-    bad.write_text('[posting]\ntitel = "t"\n')
+async def test_what_makes_no_sense_is_refused_with_what_to_do_and_adds_nothing(dsn: str, database: Connection) -> None:
     await done(dsn, "add", "lever:firm")
     cases: list[tuple[tuple[str, ...], int, str]] = [
-        (("add", "acme"), 2, "greenhouse:acme"),
         (("add", "greenhose:acme"), 2, "did you mean greenhouse?"),
-        (("add", "workday:acme"), 2, "lever, lever-eu, ashby"),
-        (("add", "greenhouse:a/b"), 2, "greenhouse:a/b"),
-        (("add", "smartrecruiters:acme"), 2, "--accept-terms"),
-        (("add", "json:https://acme.example/jobs.json"), 2, "--map"),
-        (("add", "json:https://acme.example/jobs.json", "--map", str(bad)), 2, "bad.toml: posting.titel"),
-        (("add", "json:https://acme.example/jobs.json", "--map", "nowhere.toml"), 2, "nowhere.toml"),
-        (("add", "greenhouse:acme", "--url", "mirror.example"), 2, "https://"),
-        (("add", "lever:firm"), 1, "already"),
+        (("add", "lever:firm"), 1, "feed: there is a source lever:firm already"),
         (("pause", "lever:frim"), 1, "Did you mean lever:firm?"),
-        (("remove", "nowhere:at-all", "--yes"), 1, "feed source list"),
     ]
     answers = await gather(*(source(dsn, *arguments) for arguments, _, _ in cases))
     for (arguments, code, says), (ended, out, err) in zip(cases, answers, strict=True):
