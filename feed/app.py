@@ -26,6 +26,7 @@ from feed.database.indexer import Indexer
 from feed.database.jobs import JobStore
 from feed.database.log import Log
 from feed.database.log_gauges import LogGaugeReader
+from feed.database.mirror_keeper import MirrorKeeper
 from feed.database.presence import Presence, this_process
 from feed.database.retention import Retention
 from feed.database.sequencer import Sequencer
@@ -217,6 +218,7 @@ def build(
     retention = Retention(settings, dsn, sequencer)
     indexer = Indexer(settings, dsn, sequencer, lambda: hub.head)
     store = JobStore(pools.data, traces)
+    mirror_keeper = MirrorKeeper(settings, dsn, sequencer)
     reconnecting: dict[str, Reconnecting] = {
         "tailer": tailer, "sequencer": sequencer, "retention": retention, "indexer": indexer,
     }  # fmt: skip
@@ -244,6 +246,7 @@ def build(
         retention=retention,
         indexer=indexer,
         ingest=Ingest(settings, store, SourceRuns(pools.data), sequencer),
+        mirror_keeper=mirror_keeper,
         log_gauges=LogGaugeReader(pools.access, sequencer, metrics),
         source_store=source_store,
         source_gauges=SourceGaugeReader(source_store, sequencer, metrics),

@@ -44,6 +44,10 @@ class NotFound(FeedError):
     """There is no such posting."""
 
 
+class WrittenElsewhere(FeedError):
+    """A posting is a row of an attached table, and is changed there alone."""
+
+
 class TooSlow(FeedError):
     """A request did not come in time."""
 

@@ -16,6 +16,7 @@ from feed.database.indexer import Indexer
 from feed.database.jobs import JobStore
 from feed.database.log_gauges import LogGaugeReader
 from feed.database.migrate import migrate
+from feed.database.mirror_keeper import MirrorKeeper
 from feed.database.presence import Presence
 from feed.database.retention import Retention
 from feed.database.sequencer import Sequencer
@@ -66,6 +67,7 @@ class Service:
     retention: Retention
     indexer: Indexer
     ingest: Ingest
+    mirror_keeper: MirrorKeeper
     log_gauges: LogGaugeReader
     source_store: SourceStore
     source_gauges: SourceGaugeReader
@@ -88,6 +90,7 @@ class Service:
                 ("sequencer", self.sequencer.run),
                 ("retention", self.retention.run),
                 ("search index", self.indexer.run),
+                ("attached tables", self.mirror_keeper.run),
                 ("log gauges", self.log_gauges.run),
                 ("source gauges", self.source_gauges.run),
             ]

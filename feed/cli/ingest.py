@@ -2,8 +2,8 @@
 
 import asyncio
 import sys
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -23,6 +23,7 @@ from feed.ingest.extra import missing_extra
 from feed.ingest.ingest import scheduled
 from feed.ingest.runner import Report
 from feed.model.source import NO_CHANGES, Counts, Source
+from feed.observability.logs import configure
 from feed.settings.settings import Settings
 
 _INTERRUPTED = 130
@@ -37,7 +38,6 @@ class _Tally:
     suspect: int = 0
     bad: int = 0
     changes: Counts = NO_CHANGES
-    began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def add(self, report: Report) -> None:
         """Count a run that has ended, and say what a person should look at."""
@@ -77,6 +77,7 @@ def ingest(
     if not once:
         raise typer.BadParameter("`feed serve` fetches sources on schedule. To fetch those that are due now: --once.")
     settings = settings_of(database_url, data_dir)
+    configure("error", settings.logging.format)  # the command itself says what became of each source
     tally = _Tally()
     try:
         asyncio.run(_run(settings, tally))
@@ -92,10 +93,11 @@ async def _run(settings: Settings, tally: _Tally) -> None:
         await check(settings.database, dsn)
         await migrate(settings, dsn)
         async with pool(settings.database, dsn) as connections:
-            sources = await SourceStore(connections).list()
-            due = [one for one in sources if _is_due(one, tally.began)]
+            runs = SourceRuns(connections)
+            sources, now = await SourceStore(connections).list(), await runs.now()
+            due = [one for one in sources if _is_due(one, now)]
             if not due:
-                _explain(sources, tally.began)
+                _explain(sources, now)
                 return
             with _progress() as progress:
                 bar = progress.add_task("", total=len(due), tally=str(tally))
@@ -104,7 +106,6 @@ async def _run(settings: Settings, tally: _Tally) -> None:
                     tally.add(one)
                     progress.update(bar, advance=1, tally=clean(str(tally)))
 
-                runs = SourceRuns(connections)
                 async with scheduled(settings.ingest, JobStore(connections), runs) as schedule:
                     await schedule.once(report)
             print(tally)

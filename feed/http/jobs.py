@@ -140,7 +140,7 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
     @router.post(
         "",
         response_model=PostingWhole | WrittenMany,
-        responses={**documented(401, 403, 408, 413, 415, 422, 429, 503), 201: {"model": PostingWhole}},
+        responses={**documented(401, 403, 408, 409, 413, 415, 422, 429, 503), 201: {"model": PostingWhole}},
         dependencies=[Depends(same_site)],
         openapi_extra=_body("application/json", "application/x-ndjson"),
     )
@@ -172,7 +172,7 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
     @router.post(
         "/{job_id}/close",
         response_model=PostingWhole,
-        responses=documented(401, 403, 404, 408, 422, 429, 503),
+        responses=documented(401, 403, 404, 408, 409, 422, 429, 503),
         dependencies=[Depends(same_site)],
     )
     async def close_job(job_id: _ID, request: Request) -> Response:
@@ -187,7 +187,7 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
     @router.put(
         "/{source}/{external_id:path}",
         response_model=PostingWhole,
-        responses={**documented(401, 403, 408, 413, 422, 429, 503), 201: {"model": PostingWhole}},
+        responses={**documented(401, 403, 408, 409, 413, 422, 429, 503), 201: {"model": PostingWhole}},
         dependencies=[Depends(same_site)],
         openapi_extra=_body("application/json"),
     )

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import httpx
 
 from feed import __version__
-from feed.database.source_runs import Validators
 from feed.errors import ConfigurationError
 from feed.ingest.adapter import Answer, FetchError, FetchFailure, NotModified
 from feed.ingest.addresses import Addresses
 from feed.ingest.decoding import ACCEPTED, Body
 from feed.ingest.lanes import Lanes
 from feed.ingest.retry_after import retry_after
+from feed.model.source_run import Validators
 from feed.settings.ingest import IngestSettings
 
 if TYPE_CHECKING:
@@ -226,7 +226,8 @@ def _checked(url: str, settings: IngestSettings) -> httpx.URL:
 
 def _shown(url: httpx.URL) -> str:
     """Return a URL for an error's text, without what might be a secret."""
-    return f"{url.scheme}://{url.host}{url.path}"[:300]
+    port = "" if url.port is None else f":{url.port}"
+    return f"{url.scheme}://{url.host}{port}{url.path}"[:300]
 
 
 def _said(error: Exception) -> str:

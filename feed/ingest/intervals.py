@@ -32,7 +32,8 @@ class Intervals:
         return max(self.settings.interval, self.least)
 
     def _jittered(self, wait: float) -> float:
-        return max(self.least, wait * random.uniform(1 - _JITTER, 1 + _JITTER))
+        """Return an interval that is shorter or longer, but never under what the terms ask for."""
+        return random.uniform(max(self.least, wait * (1 - _JITTER)), wait * (1 + _JITTER))
 
     def after_change(self) -> Next:
         """Return what follows a list that changed something, or from which something will follow."""

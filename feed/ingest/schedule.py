@@ -1,20 +1,21 @@
 """The schedule: runs the sources that are due, a few at a time, the longest overdue first."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import structlog
 
-from feed.database.source_runs import Claim, SourceRuns
+from feed.database.source_runs import SourceRuns
 from feed.ingest.runner import Report
+from feed.model.source_run import Claim
 from feed.settings.ingest import IngestSettings
 
 log = structlog.get_logger(__name__)
 
-Run: TypeAlias = Callable[[Claim], Awaitable[Report]]
+Run: TypeAlias = Callable[[Claim], Coroutine[Any, Any, Report]]
 
 _MARGIN = 60.0
 """Seconds that a claim lasts longer than a run may take."""
@@ -32,7 +33,7 @@ class Schedule:
         """Run whatever is due, as long as `leading` is set; raises what a run raises."""
         async with _under_way() as running:
             while leading.is_set():
-                await self._begin(running, None)
+                await self._begin(running, self._logged)
                 if running:
                     # A run that ends frees a place, and its host.
                     await asyncio.wait(running, timeout=self._settings.poll, return_when=asyncio.FIRST_COMPLETED)
@@ -48,22 +49,22 @@ class Schedule:
         now = await self._runs.now()
         async with _under_way() as running:
             while True:
-                await self._begin(running, now)
+                await self._begin(running, self._run, now)
                 if not running:
                     return
                 await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for one in _ended(running):
                     report(one)
 
-    async def _begin(self, running: set[asyncio.Task[Report]], due: datetime | None) -> None:
+    async def _begin(self, running: set[asyncio.Task[Report]], run: Run, due: datetime | None = None) -> None:
         """Claim sources for the places that are free, and begin their runs."""
         free = self._settings.concurrency - len(running)
         if free <= 0:
             return
         for claim in await self._runs.claim(free, self._settings.run_timeout + _MARGIN, due):
-            running.add(asyncio.create_task(self._reported(claim), name=f"run of {claim.name}"))
+            running.add(asyncio.create_task(run(claim), name=f"run of {claim.name}"))
 
-    async def _reported(self, claim: Claim) -> Report:
+    async def _logged(self, claim: Claim) -> Report:
         """Run a source and log what is worth a line."""
         report = await self._run(claim)
         changes = report.changes

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from feed.database.source_runs import Validators
 from feed.errors import ConfigurationError
 from feed.ingest.adapter import FetchError, NotModified
 from feed.ingest.addresses import Addresses
 from feed.ingest.fetcher import REDIRECTS, Ask, Fetcher, opened
 from feed.ingest.retry_after import retry_after
+from feed.model.source_run import Validators
 from feed.settings.settings import load_settings
 from tests.ingest.fault_server import ALLOWED, FORBIDDEN, FaultServer, answer, fault_server, in_turn, raw
 
