@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from feed.errors import Fault, Invalid
+from feed.errors import Fault
 from feed.ingest.adapter import BadPosting, Found
-from feed.ingest.record import Record, kind_of, line
+from feed.ingest.record import Record, kind_of
 from feed.model.posting import PostingIn, faults_of
 
 Fields = dict[str, Any]
@@ -17,6 +17,8 @@ Fields = dict[str, Any]
 _NEEDED: Final = ("external_id", "title", "company", "url")
 _LONGEST_ID: Final = 500
 """Characters of an external id; a longer one is replaced by its hash."""
+_MENDINGS: Final = 4
+"""Times that a posting is checked; what is cut or left out may show what else does not fit."""
 _TOGETHER: Final = ("salary_min", "salary_max", "currency", "salary_period", "latitude", "longitude")
 """Fields that only fit together."""
 
@@ -24,14 +26,14 @@ _TOGETHER: Final = ("salary_min", "salary_max", "currency", "salary_period", "la
 def collect(
     source: str,
     records: Iterable[object],
-    read: Callable[[Record], Fields | None],
+    read: Callable[[Record], Fields | BadPosting | None],
     *,
     complete: bool,
     company: str | None = None,
 ) -> Found:
     """Return the postings that `read` makes of `records`, the first of each external id.
 
-    `read` returns None for what is no posting of the board, and may raise Invalid. `company` is the name for postings
+    `read` returns None for what is no posting of the board. `company` is the name for postings
     that come without one. Optional fields that do not fit are cut or left out; a posting without one of the needed
     fields is a bad one.
     """
@@ -42,13 +44,12 @@ def collect(
         if not isinstance(record, dict):
             bad.append(BadPosting(None, [Fault("posting", f"must be an object, and is {kind_of(record)}", index)]))
             continue
-        try:
-            fields = read(Record(record))
-        except Invalid as error:
-            faults = [Fault(fault.field, fault.message, index) for fault in error.faults]
-            bad.append(BadPosting(line(record.get("id")), faults))
-            continue
+        fields = read(Record(record))
         if fields is None:
+            continue
+        if isinstance(fields, BadPosting):
+            faults = [Fault(fault.field, fault.message, index) for fault in fields.faults]
+            bad.append(BadPosting(fields.external_id, faults))
             continue
         if fields.get("company"):
             told.add(fields["company"])
@@ -69,15 +70,15 @@ def _posting(fields: Fields, index: int) -> PostingIn | BadPosting:
     faults = [Fault(field, "is required", index) for field in _NEEDED if field not in given]
     if faults:
         return BadPosting(name, faults)
-    try:
-        return PostingIn.model_validate(given)
-    except ValidationError as error:
-        for entry in error.errors(include_url=False, include_input=False):
-            _mend(given, entry["loc"], entry.get("ctx", {}).get("max_length"))
-    try:
-        return PostingIn.model_validate(given)
-    except ValidationError as error:
-        return BadPosting(name, faults_of(error, index))
+    faults = []
+    for _ in range(_MENDINGS):
+        try:
+            return PostingIn.model_validate(given)
+        except ValidationError as error:
+            faults = faults_of(error, index)
+            for entry in error.errors(include_url=False, include_input=False):
+                _mend(given, entry["loc"], entry.get("ctx", {}).get("max_length"))
+    return BadPosting(name, faults)
 
 
 def _mend(fields: Fields, where: tuple[int | str, ...], longest: int | None) -> None:

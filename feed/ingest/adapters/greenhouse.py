@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
-from html import unescape
 
 from feed.ingest.adapter import Answer, Found
 from feed.ingest.board import SingleAnswer
@@ -31,7 +30,6 @@ class Greenhouse(SingleAnswer):
 
 def _posting(job: Record) -> Fields:
     places = job.text("location", "name")
-    content = job.html("content")
     return {
         "external_id": job.text("id"),
         "title": job.text("title"),
@@ -43,7 +41,7 @@ def _posting(job: Record) -> Fields:
         "tags": [name for department in job.records("departments") if (name := department.text("name"))],
         "posted_at": time_of(job.at("first_published")),
         **salary(_pay(one) for one in job.records("pay_input_ranges")),
-        **described(unescape(content) if content else None),
+        **described(job.html("content")),
     }
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote, urldefrag
 
-from feed.ingest.adapter import Answer, Found, Malformed
+from feed.errors import Invalid
+from feed.ingest.adapter import Answer, BadPosting, Found, Malformed
 from feed.ingest.board import SingleAnswer
 from feed.ingest.body import json_of
 from feed.ingest.collect import Fields, collect
-from feed.ingest.record import Record, kind_of
+from feed.ingest.record import Record, kind_of, line
 from feed.model.mapping import RecordMap
 
 _FURTHER: Final = ("next", "next_url", "next_page", "nextPage", "next_cursor", "nextCursor", "nextPageToken")
@@ -34,11 +35,21 @@ class Mapped(SingleAnswer):
         records = _records(body, urldefrag(board).fragment, answer.url)
         further = isinstance(body, dict) and any(body.get(name) for name in _FURTHER)
 
-        def posting(record: Record) -> Fields | None:
-            fields = self.mapping.apply(record.fields)
-            return fields and {**fields, "external_id": fields.get("external_id") or fields.get("url")}
+        return collect(self.source(board), records, self._posting, complete=not further)
 
-        return collect(self.source(board), records, posting, complete=not further)
+    def _posting(self, record: Record) -> Fields | BadPosting | None:
+        try:
+            fields = self.mapping.apply(record.fields)
+        except Invalid as error:
+            return BadPosting(self._external_id(record), list(error.faults))
+        return fields and {**fields, "external_id": fields.get("external_id") or fields.get("url")}
+
+    def _external_id(self, record: Record) -> str | None:
+        """Return the id of a record that is no posting, so that it still counts as one that the board lists."""
+        try:
+            return line(self.mapping.posting["external_id"](record.fields))
+        except (KeyError, ValueError):
+            return None
 
 
 def _records(body: Any, pointer: str, url: str) -> list[Any]:

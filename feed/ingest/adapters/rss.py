@@ -14,7 +14,7 @@ from feed.ingest.adapter import Answer, Found, Malformed
 from feed.ingest.board import SingleAnswer
 from feed.ingest.body import refuse_entities, text_of_body
 from feed.ingest.collect import Fields, collect
-from feed.ingest.description import described
+from feed.ingest.description import described, plain
 from feed.ingest.places import country_in
 from feed.ingest.record import Record
 from feed.ingest.vocabulary import employment_type
@@ -55,10 +55,11 @@ def _posting(entry: Record) -> Fields:
     """Read an entry; `job_listing` is the namespace of a plug-in for WordPress that many sites have."""
     content = entry.records("content")
     tags = [tag.text("term") for tag in entry.records("tags")]
+    title = entry.text("title")
     place = entry.text("job_listing_location")
     return {
         "external_id": entry.text("id") or entry.text("link"),
-        "title": entry.text("title"),
+        "title": plain(title) if entry.text("title_detail", "type") == "text/html" else title,
         "company": entry.text("job_listing_company"),
         "url": entry.text("link"),
         "location": place,

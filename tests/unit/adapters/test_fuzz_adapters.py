@@ -96,13 +96,19 @@ def test_json_ld_with_other_values_in_any_place(changes: list[tuple[float, Any]]
     attempt("jsonld", b'<script type="application/ld+json">' + script + b"</script>", "text/html")
 
 
+content_types = st.one_of(
+    st.text(st.characters(codec="latin-1"), max_size=30),
+    st.sampled_from(["text/html; charset=utf-16", "x; charset=zip", ""]),
+)
+
+
 @pytest.mark.parametrize("name", [*JSON, *OTHERS])
 @tries(40)
 @given(
     cut=st.floats(0, 1),
     put=st.binary(max_size=8),
     gone=st.integers(0, 40),
-    content_type=st.one_of(st.text(st.characters(codec="latin-1"), max_size=30), st.sampled_from(["text/html; charset=utf-16", "x; charset=zip", ""])),
+    content_type=content_types,
 )
 def test_broken_bytes(name: str, cut: float, put: bytes, gone: int, content_type: str) -> None:
     body = fixture({**JSON, **OTHERS}[name])
