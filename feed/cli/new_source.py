@@ -74,7 +74,7 @@ def terms_of(source: NewSource) -> Iterator[str]:
     if source.attribution is not None:
         yield f"{source.attribution} must be named beside its postings"
     if source.min_interval > _USUAL:
-        yield f"it is fetched every {age(timedelta(seconds=source.min_interval))} at the most"
+        yield f"it is fetched once in {age(timedelta(seconds=source.min_interval))} at the most"
     if not source.syndicate:
         yield "its postings must not be passed on to other boards"
 

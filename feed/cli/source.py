@@ -205,16 +205,12 @@ def remove(
       feed source remove greenhouse:acme --yes
     """
 
-    async def work(store: SourceStore) -> int | None:
-        source = await find_source(store, name)
-        if not yes and not await asyncio.to_thread(_agreed, f"{name} has {source.open:,} open postings."):
-            return None
-        return await store.remove(source.name)
-
-    closed = with_store(database_url, data_dir, work)
-    if closed is None:
+    source = with_store(database_url, data_dir, lambda store: find_source(store, name))
+    # Asked between the two: Ctrl-C could not end a thread that waits for an answer.
+    if not yes and not _agreed(f"{name} has {source.open:,} open postings."):
         say(f"{name} stays as it is")
         raise typer.Exit(1)
+    closed = with_store(database_url, data_dir, lambda store: store.remove(name))
     say(f"{name} is removed, {closed:,} open postings were closed")
 
 

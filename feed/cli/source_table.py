@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -46,13 +47,13 @@ class SourceTable:
         yield Text()
         if options.max_width >= _WIDE:
             yield _table(sources, at)
-            if notes := [note for one in sources for note in _notes(one, at)]:
+            if notes := [(one, note) for one in sources for note in _notes(one, at)]:
                 yield Text()
-                yield from notes
+                yield from (Text.assemble((f"{clean(one['name'])}: ", "bold"), note) for one, note in notes)
         else:
             for one in sources:
                 yield from _lines(one, at)
-                yield from (Text.assemble("  ", note) for note in _notes(one, at))
+                yield from (Padding(note, (0, 0, 0, 2)) for note in _notes(one, at))
 
     def _head(self) -> Text:
         states = Counter(one["state"] for one in self._now["sources"])
@@ -82,7 +83,8 @@ def _table(sources: list[Source], at: datetime) -> Table:
 def _lines(one: Source, at: datetime) -> Iterator[Text]:
     """Yield the same of one source, in lines that a narrow terminal holds."""
     yield Text.assemble((clean(one["name"]), "bold"), "  ", _state(one), f"  {one['open']:,} open")
-    yield Text(f"  last success {_ago(one['last_success_at'], at)}, next try {_until(one, at)}")
+    then = "running now" if one["running"] else f"next try {_until(one, at)}"
+    yield Text(f"  last success {_ago(one['last_success_at'], at)}, {then}")
     if one["last_change"] is not None:
         counts = ", ".join(f"{_count(one, name)} {name}" for name in ("posted", "updated", "closed"))
         yield Text(f"  last change {_changed(one, at)}: {counts}")
@@ -93,14 +95,12 @@ def _notes(one: Source, at: datetime) -> Iterator[Text]:
     name = clean(one["name"])
 
     def note(text: str, style: str = "") -> Text:
-        return Text.assemble((f"{name}: ", "bold"), (clean(text), style))
+        return Text(clean(text), style)
 
     if (failing := one["failing"]) is not None:
-        since = one["last_success_at"] or one["added_at"]
-        yield note(
-            f"no success for {age(at - instant(since))}, {failing['failures']:,} failures in a row: {failing['error']}",
-            _COLOURS["failing"],
-        )
+        since = age(at - instant(one["last_success_at"] or one["added_at"]))
+        times = "the last run failed" if failing["failures"] == 1 else f"{failing['failures']:,} failures in a row"
+        yield note(f"no success for {since}, {times}: {failing['error']}", _COLOURS["failing"])
     if (suspect := one["suspect"]) is not None:
         then = (
             "The next complete list is believed"

@@ -54,7 +54,7 @@ async def test_a_source_is_added_listed_paused_resumed_and_removed_with_its_post
     assert "greenhouse:acme is added" in said
     assert "terms" not in said
     said = await done(dsn, "add", "remotive:all")
-    for part in ("Remotive (https://remotive.com)", "every 6h00m", "not be passed on"):
+    for part in ("Remotive (https://remotive.com)", "once in 6h00m", "not be passed on"):
         assert part in said
     code, table, err = await source(dsn, "list")
     assert code == 0, err

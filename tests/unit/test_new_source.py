@@ -27,7 +27,7 @@ def test_an_address_a_mapping_and_terms_are_kept_as_they_were_given(tmp_path: Pa
     remotive = read("remotive:all")
     assert list(terms_of(remotive)) == [
         "Remotive (https://remotive.com) must be named beside its postings",
-        "it is fetched every 6h00m at the most",
+        "it is fetched once in 6h00m at the most",
         "its postings must not be passed on to other boards",
     ]
     assert list(terms_of(mirrored)) == []

@@ -58,7 +58,7 @@ def test_the_first_run_and_the_terms_are_told() -> None:
     for line in (
         "would post 5 (marked as backfill)", "list 5 postings; it holds the newest only, so nothing closes because it is "
         "not in it", "terms Remotive, https://remotive.example must be named beside its postings",
-        "terms it is fetched every 6h00m at the most", "terms its postings must not be passed on to other boards",
+        "terms it is fetched once in 6h00m at the most", "terms its postings must not be passed on to other boards",
     ):  # fmt: skip
         assert line in lines
 
