@@ -152,15 +152,15 @@ class AttachmentDdl:
         ]
 
     def triggers(self, relation: Relation) -> list[str]:
-        """Return the statements that create the triggers on one relation."""
+        """Return the statements that create the triggers on one relation, in the place of those that are there."""
         execute = f"FOR EACH STATEMENT EXECUTE FUNCTION {self.capture(relation)}()"
         on = f"ON {relation.name}"
         made = [
-            f"CREATE TRIGGER {self._trigger('insert')} AFTER INSERT {on} REFERENCING NEW TABLE AS new_rows {execute}",
-            f"CREATE TRIGGER {self._trigger('update')} AFTER UPDATE {on} "
+            f"CREATE OR REPLACE TRIGGER {self._trigger('insert')} AFTER INSERT {on} REFERENCING NEW TABLE AS new_rows {execute}",
+            f"CREATE OR REPLACE TRIGGER {self._trigger('update')} AFTER UPDATE {on} "
             f"REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows {execute}",
-            f"CREATE TRIGGER {self._trigger('delete')} AFTER DELETE {on} REFERENCING OLD TABLE AS old_rows {execute}",
-            f"CREATE TRIGGER {self._trigger('truncate')} AFTER TRUNCATE {on} {execute}",
+            f"CREATE OR REPLACE TRIGGER {self._trigger('delete')} AFTER DELETE {on} REFERENCING OLD TABLE AS old_rows {execute}",
+            f"CREATE OR REPLACE TRIGGER {self._trigger('truncate')} AFTER TRUNCATE {on} {execute}",
         ]
         if relation.owned:
             made += [
@@ -168,15 +168,6 @@ class AttachmentDdl:
                 for one in ("insert", "update", "delete", "truncate")
             ]
         return made
-
-    def drop_triggers(self, relation: Relation) -> list[str]:
-        """Return the statements that drop the triggers on one relation; none where another role owns it."""
-        if not relation.owned:
-            return []
-        return [
-            f"DROP TRIGGER IF EXISTS {self._trigger(one)} ON {relation.name}"
-            for one in ("insert", "update", "delete", "truncate")
-        ]
 
     def trigger_name(self, operation: str) -> str:
         """Return the name of the trigger for one operation, not quoted."""
