@@ -259,7 +259,8 @@ async def equip(connection: Any, schema: str, number: int, attempts: int | None 
             (row["oid"], row["name"], row["function"])
             for row in await connection.fetch(
                 "SELECT t.tgrelid::bigint AS oid, t.tgname::text AS name, p.proname::text AS function "
-                "FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal AND t.tgrelid = ANY ($1::bigint[]::oid[]) AND t.tgenabled <> 'D'",
+                "FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid "
+                "WHERE NOT t.tgisinternal AND t.tgrelid = ANY ($1::bigint[]::oid[]) AND t.tgenabled <> 'D'",
                 [one.oid for one in attached.relations],
             )
         }  # fmt: skip
