@@ -36,6 +36,9 @@ claimed AS (
   RETURNING {COLUMNS}, s.claim, s.validated_url, s.etag, s.last_modified, s.digest, s.validated_by, c.next_at AS due_at)
 SELECT * FROM claimed ORDER BY due_at, name
 """
+_RENEW = """
+UPDATE source SET claimed_until = clock_timestamp() + make_interval(secs => $2) WHERE claim = ANY ($1::uuid[])
+"""
 _NEXT_DUE = """
 SELECT extract(epoch FROM min(greatest(s.next_at, s.claimed_until)) - clock_timestamp())::float8
   FROM source s WHERE s.paused_at IS NULL
@@ -115,7 +118,7 @@ class SourceRuns:
         return seconds
 
     async def claim(self, most: int, lease: float, due: datetime | None = None) -> list[Claim]:
-        """Take up to `most` sources that are due, one a host, for `lease` seconds: no other process will run them.
+        """Take up to `most` sources that are due, one a host, for `lease` seconds, in which no other process will.
 
         With `due`, these are sources that were due by then.
         """
@@ -125,6 +128,11 @@ class SourceRuns:
                     "SELECT pg_advisory_xact_lock(hashtext('feed source claim'), hashtext(current_schema()))"
                 )
                 return [_claim_of(row) for row in await connection.fetch(_CLAIM, most, lease, due)]
+
+    async def renew(self, claims: Sequence[Claim], lease: float) -> None:
+        """Keep claims for another `lease` seconds; those that others have taken over stay theirs."""
+        with translated():
+            await self._pool.execute(_RENEW, [claim.token for claim in claims], lease)
 
     async def now(self) -> datetime:
         """Return the time by the database's clock."""

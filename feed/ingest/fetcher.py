@@ -185,7 +185,7 @@ class Fetcher:
 @asynccontextmanager
 async def opened(settings: IngestSettings) -> AsyncIterator[Fetcher]:
     """Yield a fetcher; its connections are closed on leaving. Raises ConfigurationError for a bad FEED_INGEST_CA_FILE."""
-    trusted = httpx.create_ssl_context(trust_env=False)
+    trusted = await asyncio.to_thread(httpx.create_ssl_context, trust_env=False)
     if settings.ca_file is not None:
         try:
             trusted.load_verify_locations(settings.ca_file)
