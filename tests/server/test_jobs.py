@@ -62,7 +62,7 @@ async def test_one_posting_is_made_and_can_be_read_where_it_says(client: httpx.A
     made = await client.post("/v1/jobs", json=whole)
     assert made.status_code == 201
     posting = made.json()
-    assert set(posting) == {*FIELDS, "href", "description"}
+    assert set(posting) == {*FIELDS, "href", "description", "description_html"}
     assert made.headers["location"] == posting["href"] == f"/v1/jobs/{posting['id']}"
     read = await client.get(posting["href"])
     assert read.json() == posting
@@ -601,7 +601,7 @@ async def test_the_documented_example_can_be_posted_in_every_way(client: httpx.A
                 method, address, content=orjson.dumps(example), headers={"content-type": kind}
             )
             assert answer.status_code in (200, 201), answer.text
-            assert set(example) <= {*FIELDS, "description"}
+            assert set(example) <= {*FIELDS, "description", "description_html"}
 
 
 async def test_the_documented_parameters_are_the_ones_that_work(client: httpx.AsyncClient) -> None:
