@@ -165,10 +165,7 @@ class AttachmentDdl:
             for one, rows in seen.items()
         ]
         if relation.owned:
-            made += [
-                f"ALTER TABLE ONLY {relation.name} ENABLE ALWAYS TRIGGER {self._trigger(one)}"
-                for one in seen
-            ]
+            made += [f"ALTER TABLE ONLY {relation.name} ENABLE ALWAYS TRIGGER {self._trigger(one)}" for one in seen]
         return made
 
     def trigger_name(self, operation: str) -> str:

@@ -103,10 +103,12 @@ async def _begin(connection: Any, schema: str, number: int) -> Attached | None:
     """Return the attachment, or None where its table cannot be compared: it says then why."""
     attached = await load(connection, schema, number)
     if attached is None:
-        return await _give_up(connection, number, "the table is gone: run feed detach")
+        await _give_up(connection, number, "the table is gone: run feed detach")
+        return None
     shape = await describe(connection, attached.spec.table)
     if shape.row_security is not None or shape.grants:
-        return await _give_up(connection, number, shape.row_security or f"a right is missing: {' '.join(shape.grants)}")
+        await _give_up(connection, number, shape.row_security or f"a right is missing: {' '.join(shape.grants)}")
+        return None
     return attached
 
 
@@ -151,7 +153,8 @@ async def _skip(connection: Any, attached: Attached, error: asyncpg.PostgresErro
         row = await connection.fetchrow(attached.ddl.key_query(attached.types), going.place, 1)
         if row is None or going.phase != "rows" or going.bad >= _BAD:
             log.error("an attached table cannot be compared", table=attached.spec.table, error=str(error))
-            return await _give_up(connection, number, f"the map fails: {error}")
+            await _give_up(connection, number, f"the map fails: {error}")
+            return None
         await connection.execute(_FAILED, number, row["posting"], str(error))
         going = replace(going, place=row["place"], bad=going.bad + 1, read=going.read + 1)
         await _save(connection, number, going)
@@ -174,6 +177,7 @@ async def _going(connection: Any, number: int) -> Comparison | None:
 
 
 async def _give_up(connection: Any, number: int, why: str) -> None:
+    """Note why a table cannot be compared."""
     await connection.execute(_END, number, 0, why)
     await connection.execute(_FORGET, number)
 
