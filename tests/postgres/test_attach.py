@@ -115,6 +115,7 @@ async def test_columns_may_be_renamed_added_and_dropped_but_what_the_map_reads_i
     await vacancies.execute("INSERT INTO shop.vacancies (id, headline) VALUES ($1, 'a')", ONE)
     await vacancies.execute("ALTER TABLE shop.vacancies RENAME headline TO heading")
     await vacancies.execute("ALTER TABLE shop.vacancies ADD note text")
+    await vacancies.execute("ALTER TABLE shop.vacancies ALTER skills TYPE varchar(50)[]")
     await vacancies.execute("ALTER TABLE shop.vacancies DROP hits")
     await vacancies.execute("UPDATE shop.vacancies SET heading = 'b'")
     for refused in ("DROP link", "ALTER link TYPE varchar(100)"):
