@@ -76,7 +76,8 @@ async def test_what_a_person_closed_stays_closed_and_what_had_expired_opens_with
 
 async def test_bad_postings_are_left_out_counted_and_kept_with_their_faults(rig: Rig) -> None:
     """Also one that only the database refuses, among many that it takes in the same transaction."""
-    rig.board.jobs = {str(number): {} for number in range(9)} | {"large": {"description": "x" * (1024 * 1024 + 1)}}
+    await rig.database.execute("ALTER TABLE job ADD CONSTRAINT polite CHECK (title <> 'rude')")
+    rig.board.jobs = {str(number): {} for number in range(9)} | {"refused": {"title": "rude"}}
     rig.board.bad = tuple(BadPosting(f"b{n}", [Fault(f"f{m}", "x" * 999) for m in range(9)]) for n in range(30))
     report = await rig.run()
     assert (report.error, report.changes, report.found, report.bad) == (None, Counts(posted=9), 40, 31)
@@ -86,7 +87,7 @@ async def test_bad_postings_are_left_out_counted_and_kept_with_their_faults(rig:
     assert {len(fault.message) for row in source.faults for fault in row.faults} == {300}
     rig.board.bad = ()
     await rig.run()
-    assert [row.external_id for row in (await rig.source()).faults] == ["large"]
+    assert [row.external_id for row in (await rig.source()).faults] == ["refused"]
 
 
 async def test_an_adapter_that_is_off_runs_only_where_it_was_switched_on(rig: Rig) -> None:
