@@ -244,10 +244,12 @@ class AttachmentDdl:
                 for n, name in enumerate(self._spec.key)
             )
         return (
-            f"SELECT CASE WHEN NOT EXISTS (SELECT FROM {self._spec.table} t WHERE {same}) THEN ARRAY[j.external_id] END "
-            "AS posting, ARRAY[j.external_id] AS place FROM (SELECT j.external_id FROM job j "
-            f"WHERE j.source = {literal(self._spec.source)} AND ($1::text[] IS NULL OR j.external_id > ($1::text[])[1]) "
-            "ORDER BY j.external_id LIMIT $2::integer) j"
+            "SELECT CASE WHEN t.there IS NULL THEN ARRAY[j.external_id] END AS posting, ARRAY[j.external_id] AS place "
+            "FROM (SELECT j.external_id FROM job j "
+            f"WHERE j.source = {literal(self._spec.source)} "
+            "AND ($1::text[] IS NULL OR j.external_id > ($1::text[])[1]) "
+            "ORDER BY j.external_id LIMIT $2::integer) j "
+            f"LEFT JOIN LATERAL (SELECT true AS there FROM {self._spec.table} t WHERE {same} LIMIT 1) t ON true"
         )
 
 

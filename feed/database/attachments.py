@@ -30,7 +30,8 @@ SELECT c.oid::bigint AS oid, format('%I.%I', n.nspname, c.relname) AS name, c.re
  WHERE c.relkind IN ('r', 'p') ORDER BY c.oid <> $1::bigint::oid, n.nspname, c.relname
 """
 _ATTACHED = """
-SELECT a.id, a.relation::oid::bigint AS oid, format('%I.%I', n.nspname, c.relname) AS name, a.source, a.spec, a.columns,
+SELECT a.id, a.relation::oid::bigint AS oid,
+       CASE WHEN c.oid IS NOT NULL THEN format('%I.%I', n.nspname, c.relname) END AS name, a.source, a.spec, a.columns,
        a.attached_at, a.pass, a.rows, a.compared_at, a.broken, a.ending, a.relations
   FROM attachment a LEFT JOIN pg_class c ON c.oid = a.relation LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
 """
@@ -91,6 +92,7 @@ class Attached:
 
     def __init__(self, row: Any, schema: str, relations: Sequence[Relation], columns: tuple[ReadColumn, ...]) -> None:
         self.row = row
+        self.number = int(row["id"])
         self.relations = relations
         """The table itself first."""
         stored = json.loads(row["columns"])

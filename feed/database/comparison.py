@@ -16,9 +16,9 @@ from feed.settings.log import LogSettings
 
 log = structlog.get_logger(__name__)
 
-_FIRST, _FEWEST, _MOST = 100, 10, 2_000
+_FIRST, _FEWEST, _MOST = 200, 100, 2_000
 """Rows that one transaction compares: at first, at least, and at most."""
-_LONGEST = 0.03
+_LONGEST = 0.04
 """Seconds that one transaction may take, since the log stands still meanwhile: longer ones are followed by smaller ones."""
 _WAIT = 0.1
 """Seconds until the next attempt, where nothing can be compared right now."""
@@ -67,19 +67,21 @@ async def compare(
     """
     most, loop = _FIRST, asyncio.get_running_loop()
     with translated():
-        if not await _begin(connection, schema, number):
-            return None
-        while True:
+        attached = await _begin(connection, schema, number)
+        while attached is not None:
             began = loop.time()
             try:
-                going, waits = await _step(connection, schema, number, most, settings)
+                going, waits = await _step(connection, attached, most, settings)
             except LOST:
                 raise
             except asyncpg.PostgresError as error:
+                before, attached = attached, await load(connection, schema, number)
+                if attached is None or attached.spec != before.spec:  # a column or the table was renamed meanwhile
+                    continue
                 if most > 1:  # a row that the map fails on is somewhere in there
                     most = max(1, most // 8)
                     continue
-                going, waits = await _skip(connection, schema, number, error), False
+                going, waits = await _skip(connection, attached, error), False
             if going is None:
                 return None
             took = loop.time() - began
@@ -89,30 +91,31 @@ async def compare(
                 return going
             most = max(_FEWEST, most // 2) if took > _LONGEST else min(_MOST, most * 2)
             await asyncio.sleep(_WAIT if waits else took)
+    return None
 
 
-async def _begin(connection: Any, schema: str, number: int) -> bool:
-    """Whether the table can be compared; where it cannot, the attachment says why."""
+async def _begin(connection: Any, schema: str, number: int) -> Attached | None:
+    """Return the attachment, or None where its table cannot be compared: it says then why."""
     attached = await load(connection, schema, number)
     if attached is None:
         await connection.execute(_END, number, 0, "the table is gone: run feed detach")
-        return False
+        return None
     shape = await describe(connection, attached.spec.table)
     if shape.row_security is not None or shape.grants:
         await connection.execute(_END, number, 0, shape.row_security or f"a right is missing: {' '.join(shape.grants)}")
-        return False
-    return True
+        return None
+    return attached
 
 
 async def _step(
-    connection: Any, schema: str, number: int, most: int, settings: LogSettings
+    connection: Any, attached: Attached, most: int, settings: LogSettings
 ) -> tuple[Comparison | None, bool]:
     """Compare the next rows in one transaction; the second value says that nothing can be compared right now."""
+    number = attached.number
     async with connection.transaction():
-        attached = await _locked(connection, schema, number)
-        if attached is None:
+        going = await _going(connection, number)
+        if going is None:
             return None, False
-        going = await _going(connection, attached)
         query = (
             attached.ddl.rows_query(attached.types)
             if going.phase == "rows"
@@ -135,13 +138,13 @@ async def _step(
         return going, bool(row["waits"])
 
 
-async def _skip(connection: Any, schema: str, number: int, error: asyncpg.PostgresError) -> Comparison | None:
+async def _skip(connection: Any, attached: Attached, error: asyncpg.PostgresError) -> Comparison | None:
     """Note the row that the map fails on, and go on behind it."""
+    number = attached.number
     async with connection.transaction():
-        attached = await _locked(connection, schema, number)
-        if attached is None:
+        going = await _going(connection, number)
+        if going is None:
             return None
-        going = await _going(connection, attached)
         row = await connection.fetchrow(attached.ddl.key_query(attached.types), going.place, 1)
         if row is None or going.phase != "rows" or going.bad >= _BAD:
             log.error("an attached table cannot be compared", table=attached.spec.table, error=str(error))
@@ -153,18 +156,16 @@ async def _skip(connection: Any, schema: str, number: int, error: asyncpg.Postgr
         return going
 
 
-async def _locked(connection: Any, schema: str, number: int) -> Attached | None:
-    """Return the attachment with its row locked, so that nobody else compares the same table meanwhile."""
-    await connection.execute("SELECT FROM attachment WHERE id = $1 FOR UPDATE", number)
-    attached = await load(connection, schema, number)
-    return None if attached is None or attached.row["ending"] else attached
+async def _going(connection: Any, number: int) -> Comparison | None:
+    """Return how far the comparison has come, and keep others from comparing the same table until the transaction ends.
 
-
-async def _going(connection: Any, attached: Attached) -> Comparison:
-    """Return how far the comparison has come; where none goes on, it begins."""
-    if attached.row["pass"] is not None:
-        return Comparison(**json.loads(attached.row["pass"]))
-    number = attached.row["id"]
+    Where none goes on, it begins; None where the table was detached.
+    """
+    row = await connection.fetchrow("SELECT ending, pass FROM attachment WHERE id = $1 FOR UPDATE", number)
+    if row is None or row["ending"]:
+        return None
+    if row["pass"] is not None:
+        return Comparison(**json.loads(row["pass"]))
     await connection.execute("DELETE FROM attachment_bad WHERE attachment = $1", number)
     doubt = await connection.fetchval("SELECT max(d.id) FROM attachment_doubt d WHERE d.attachment = $1", number)
     return Comparison(doubt=doubt or 0)

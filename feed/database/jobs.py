@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
@@ -87,6 +87,16 @@ class Written:
     unchanged: int
 
 
+class Alongside(Protocol):
+    """What else happens in the transaction that writes postings."""
+
+    async def before(self, connection: Connection) -> None:
+        """Run the first statements of the transaction."""
+
+    async def after(self, connection: Connection, written: Written) -> None:
+        """Run its last statements."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """One posting after it was written."""
@@ -117,10 +127,15 @@ class JobStore:
             raise Invalid([Fault("external_id", "the same source and external_id occur twice in one write")])
         return await self.write_batches([batch_of(postings)])
 
-    async def write_batches(self, batches: Iterable[Batch]) -> Written:
-        """Write all in one transaction. `batches` is iterated again for every further attempt."""
+    async def write_batches(self, batches: Iterable[Batch], alongside: Alongside | None = None) -> Written:
+        """Write all in one transaction, with what `alongside` does in it.
+
+        Both are done again for every further attempt; `batches` is iterated again then.
+        """
 
         async def write(connection: Connection) -> Written:
+            if alongside is not None:
+                await alongside.before(connection)
             created = updated = total = size = 0
             for batch in batches:
                 created += len(await connection.fetch(_INSERT, batch.json))
@@ -128,7 +143,10 @@ class JobStore:
                 total += batch.rows
                 size += len(batch.json)
             span.update({"count": total, "bytes": size})
-            return Written(created, updated, total - created - updated)
+            written = Written(created, updated, total - created - updated)
+            if alongside is not None:
+                await alongside.after(connection, written)
+            return written
 
         with self._traced() as span, translated(), _refusals():
             return await self._transaction(write)

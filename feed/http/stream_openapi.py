@@ -55,7 +55,7 @@ def _responses() -> dict[int | str, dict[str, Any]]:
         "description": "The posting was there before feed knew of it. Other events lack the key.",
     }
     closed = {**posting, "properties": {**posting["properties"], "reason": {
-        "enum": ["closed", "deleted", "expired", "left_filter"]}}}  # fmt: skip
+        "enum": ["closed", "deleted", "expired", "removed", "left_filter"]}}}  # fmt: skip
     frames = [
         {"type": "object", "description": "How long to wait before coming back; then the cursor, pinned. No event fires.",
          "properties": {"retry": {"type": "integer", "minimum": 1}, "id": {"type": "string"}}},

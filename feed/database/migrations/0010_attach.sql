@@ -45,6 +45,12 @@ CREATE TABLE attachment_bad (
 -- there is no posting any more, and an empty array that the table was emptied.
 COMMENT ON COLUMN inbox.origin IS 'the attachment whose table it is; null: the feed''s own job';
 
+-- What the mirrored row was when it was mirrored, as a hash: a comparison passes over rows that are still the same.
+ALTER TABLE job ADD COLUMN mirror_hash bigint;
+CREATE FUNCTION mirror_hash(attached integer, p text[]) RETURNS bigint LANGUAGE sql STABLE AS $$
+  SELECT hashtextextended(p::text, attached)
+$$;
+
 -- The functions from here to unfold() are called with the feed's schema as search_path, and with times in UTC and ISO format.
 
 -- A posting as the log holds it, and what of it filters read.
@@ -124,15 +130,24 @@ BEGIN
   IF old.id IS NULL THEN
     INSERT INTO job AS j (source, external_id, title, company, url, location, country, workplace, employment_type, seniority,
       tags, salary_min, salary_max, currency, salary_period, latitude, longitude, posted_at, valid_through, closed_at,
-      description, description_html)
+      description, description_html, mirror_hash)
     VALUES (made.source, made.external_id, made.title, made.company, made.url, made.location, made.country, made.workplace,
       made.employment_type, made.seniority, made.tags, made.salary_min, made.salary_max, made.currency, made.salary_period,
       made.latitude, made.longitude, made.posted_at, made.valid_through, made.closed_at, made.description,
-      made.description_html)
+      made.description_html, mirror_hash(a.id, p))
     RETURNING j.* INTO made;
     kind := CASE WHEN made.closed_at IS NULL THEN 'posted' ELSE 'closed' END;
     reason := CASE WHEN first_time THEN 'backfill' WHEN made.closed_at IS NOT NULL THEN 'closed' END;
     job := texts(made);
+    RETURN;
+  END IF;
+  IF (old.title, old.company, old.url, old.location, old.country, old.workplace, old.employment_type, old.seniority, old.tags,
+      old.salary_min, old.salary_max, old.currency, old.salary_period, old.latitude, old.longitude, old.posted_at,
+      old.valid_through, old.closed_at, old.description, old.description_html)
+     IS NOT DISTINCT FROM
+     (made.title, made.company, made.url, made.location, made.country, made.workplace, made.employment_type, made.seniority,
+      made.tags, made.salary_min, made.salary_max, made.currency, made.salary_period, made.latitude, made.longitude,
+      made.posted_at, made.valid_through, made.closed_at, made.description, made.description_html) THEN
     RETURN;
   END IF;
   UPDATE job j SET title = made.title, company = made.company, url = made.url, location = made.location,
@@ -140,17 +155,8 @@ BEGIN
       seniority = made.seniority, tags = made.tags, salary_min = made.salary_min, salary_max = made.salary_max,
       currency = made.currency, salary_period = made.salary_period, latitude = made.latitude, longitude = made.longitude,
       posted_at = made.posted_at, valid_through = made.valid_through, closed_at = made.closed_at,
-      description = made.description, description_html = made.description_html
-   WHERE j.id = old.id
-     AND (j.title, j.company, j.url, j.location, j.country, j.workplace, j.employment_type, j.seniority, j.tags, j.salary_min,
-          j.salary_max, j.currency, j.salary_period, j.latitude, j.longitude, j.posted_at, j.valid_through, j.closed_at,
-          j.description, j.description_html)
-         IS DISTINCT FROM
-         (made.title, made.company, made.url, made.location, made.country, made.workplace, made.employment_type,
-          made.seniority, made.tags, made.salary_min, made.salary_max, made.currency, made.salary_period, made.latitude,
-          made.longitude, made.posted_at, made.valid_through, made.closed_at, made.description, made.description_html)
-  RETURNING j.* INTO made;
-  IF NOT FOUND THEN RETURN; END IF;
+      description = made.description, description_html = made.description_html, mirror_hash = mirror_hash(a.id, p)
+   WHERE j.id = old.id RETURNING j.* INTO made;
   kind := CASE WHEN old.closed_at IS NULL AND made.closed_at IS NOT NULL THEN 'closed'
                WHEN old.closed_at IS NOT NULL AND made.closed_at IS NULL THEN 'posted' ELSE 'updated' END;
   reason := CASE WHEN kind = 'closed' THEN CASE WHEN made.valid_through < at AND p[23] IS NULL THEN 'expired' ELSE 'closed' END END;
@@ -287,13 +293,14 @@ END $$;
 --
 -- The lock on `state` keeps advance() out. So of every row, what its writer left is either mirrored or in the inbox, as far as
 -- the snapshot sees the writer; a row with something in the inbox is left to that. Whoever commits after the snapshot leaves
--- something in the inbox that comes later. Call it in READ COMMITTED. `waits` says that nothing can be compared right now.
+-- something in the inbox that comes later. Call it in READ COMMITTED. (Plans are kept for a session, and are made while `job` has
+-- few rows: without enable_seqscan = off they would stay quadratic.) `waits` says that nothing can be compared right now.
 CREATE FUNCTION reconcile(attached integer, query text, INOUT place text[], most integer, OUT read integer, OUT made integer,
                           OUT waits boolean)
 LANGUAGE plpgsql SET search_path FROM CURRENT SET TimeZone = 'UTC' SET DateStyle = 'ISO, YMD' SET extra_float_digits = 1
-SET jit = off AS $$
+SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-  st state; a attachment; r record; e record; now timestamptz;
+  st state; a attachment; r record; e record; now timestamptz; fresh inbox[] := '{}'; inserted integer;
 BEGIN
   read := 0; made := 0; waits := false;
   SELECT * INTO STRICT st FROM state FOR UPDATE;
@@ -302,21 +309,50 @@ BEGIN
   now := greatest(clock_timestamp(), st.at);
   PERFORM set_config('feed.mirror', 'on', true);
   FOR r IN EXECUTE format(
-    'SELECT q.posting, q.place, i.keys, i.emptied FROM (%s) q CROSS JOIN (SELECT array_agg(i.job[1]) AS keys,
-       coalesce(bool_or(cardinality(i.job) = 0), false) AS emptied FROM inbox i WHERE i.origin = %s) i', query, attached)
+    'SELECT CASE WHEN j.mirror_hash IS DISTINCT FROM mirror_hash(%2$s, q.posting) THEN q.posting END AS posting, q.place,
+       j.id IS NOT NULL AS known, i.keys, i.emptied
+       FROM (SELECT q.*, row_number() OVER () AS n FROM (%1$s) q) q LEFT JOIN job j ON j.source = %3$L AND j.external_id = q.posting[1]
+       CROSS JOIN (SELECT array_agg(i.job[1]) AS keys, coalesce(bool_or(cardinality(i.job) = 0), false) AS emptied
+                     FROM inbox i WHERE i.origin = %2$s) i
+      ORDER BY q.n', query, attached, a.source)
     USING place, most
   LOOP
     IF r.emptied THEN waits := true; EXIT; END IF;
     read := read + 1; place := r.place;
     CONTINUE WHEN r.posting IS NULL OR r.posting[1] = ANY (r.keys);
-    CONTINUE WHEN NOT a.backfill AND cardinality(r.posting) > 1
-      AND NOT EXISTS (SELECT FROM job j WHERE j.source = a.source AND j.external_id = r.posting[1]);
-    SELECT m.* INTO e FROM mirror(a, r.posting, now, a.compared_at IS NULL) m;
-    CONTINUE WHEN e.kind IS NULL;
-    made := made + 1;
-    INSERT INTO log (position, kind, reason, at, captured_at, job, was)
-    VALUES (st.head + made, e.kind, e.reason, now, now, e.job, e.was);
+    IF r.known THEN
+      SELECT m.* INTO e FROM mirror(a, r.posting, now, a.compared_at IS NULL) m;
+      CONTINUE WHEN e.kind IS NULL;
+      made := made + 1;
+      INSERT INTO log (position, kind, reason, at, captured_at, job, was)
+      VALUES (st.head + made, e.kind, e.reason, now, now, e.job, e.was);
+    ELSIF a.backfill AND cardinality(r.posting) > 1 THEN
+      fresh := fresh || ROW(NULL, NULL, 'mirror', NULL, now, r.posting, NULL, NULL, NULL)::inbox;
+    END IF;
   END LOOP;
+  -- What is not mirrored yet, in one statement: mirror() by mirror() would take four times as long.
+  WITH f AS MATERIALIZED (
+    SELECT t.n, t.job AS posting, fitted(a, NULL, t.job, now) AS made
+      FROM unnest(fresh) WITH ORDINALITY t(xid, id, kind, reason, at, job, was, origin, nested, n)),
+  bad AS (
+    INSERT INTO attachment_bad AS b (attachment, key, why) SELECT a.id, left(f.posting[1], 500), (f.made).why FROM f
+     WHERE (f.made).why IS NOT NULL AND (SELECT count(*) FROM attachment_bad c WHERE c.attachment = a.id) < 1000
+    ON CONFLICT (attachment, key) DO UPDATE SET why = excluded.why, at = excluded.at),
+  m AS (
+    INSERT INTO job AS j (source, external_id, title, company, url, location, country, workplace, employment_type, seniority,
+      tags, salary_min, salary_max, currency, salary_period, latitude, longitude, posted_at, valid_through, closed_at,
+      description, description_html, mirror_hash)
+    SELECT x.source, x.external_id, x.title, x.company, x.url, x.location, x.country, x.workplace, x.employment_type,
+      x.seniority, x.tags, x.salary_min, x.salary_max, x.currency, x.salary_period, x.latitude, x.longitude, x.posted_at,
+      x.valid_through, x.closed_at, x.description, x.description_html, mirror_hash(a.id, f.posting)
+      FROM f CROSS JOIN LATERAL (SELECT (f.made).j.*) x WHERE (f.made).why IS NULL ORDER BY f.n
+    ON CONFLICT (source, external_id) DO NOTHING RETURNING j.id, j.closed_at IS NULL AS open, texts(j) AS job)
+  INSERT INTO log (position, kind, reason, at, captured_at, job)
+  SELECT st.head + made + row_number() OVER (ORDER BY m.id), CASE WHEN m.open THEN 'posted' ELSE 'closed' END,
+         CASE WHEN a.compared_at IS NULL THEN 'backfill' WHEN NOT m.open THEN 'closed' END, now, now, m.job
+    FROM m;
+  GET DIAGNOSTICS inserted = ROW_COUNT;
+  made := made + inserted;
   PERFORM set_config('feed.mirror', 'off', true);
   IF made > 0 THEN
     UPDATE state t SET head = st.head + made, at = now;
@@ -360,4 +396,4 @@ CREATE TRIGGER feed_truncated AFTER TRUNCATE ON job FOR EACH STATEMENT EXECUTE F
 
 REVOKE ALL ON FUNCTION texts(job), filtered_texts(job), fitted(attachment, job, text[], timestamptz),
   mirror(attachment, text[], timestamptz, boolean), unfold(inbox[], integer), reconcile(integer, text, text[], integer),
-  guard_mirrored(), doubt_all() FROM PUBLIC;
+  mirror_hash(integer, text[]), guard_mirrored(), doubt_all() FROM PUBLIC;

@@ -8,6 +8,7 @@ const ENDS = {
   closed: "Closed",
   expired: "Expired",
   deleted: "Deleted",
+  removed: "Not followed any more",
   left_filter: "No longer matches your filter",
 };
 const MARKS = { posted: "New", updated: "Updated" };
