@@ -7,7 +7,9 @@ import sys
 from asyncio.subprocess import PIPE
 from typing import Any
 
+import asyncpg
 import httpx
+import pytest
 
 from tests.conftest import Running
 from tests.postgres.events import Connection, opened
@@ -120,11 +122,23 @@ async def test_another_map_is_shown_as_a_difference_and_the_postings_keep_their_
     assert {(row["location"], row["seniority"], row["closed_at"]) for row in rows} == {("Berlin", None, None)}
 
     assert "nothing to change" in await done(dsn, "attach", "app.stellen")
+    with pytest.raises(asyncpg.FeatureNotSupportedError, match="cannot alter type of a column used by"):
+        await database.execute("ALTER TABLE app.stellen ALTER COLUMN stellenbezeichnung TYPE varchar(300)")
     code, _, err = await run(dsn, "attach", "app.stellen", "--source", "other")
     assert (code, "Run feed detach first" in err) == (2, True)
     err = await done(dsn, "detach", "app.stellen", "--keep")
     assert "its 400 open postings stay" in err
     assert await database.fetchval("SELECT count(*) FROM job WHERE closed_at IS NULL") == 400
+
+    # The way to change what the map holds on to: by itself, no posting becomes another one.
+    await database.execute("ALTER TABLE app.stellen ALTER COLUMN stellenbezeichnung TYPE varchar(300)")
+    code, _, err = await run(dsn, "attach", "app.stellen", *MAP)
+    assert (code, "--adopt" in err) == (2, True)
+    await done(dsn, "attach", "app.stellen", *MAP, "--adopt")
+    await until(lambda: compared(database))
+    rows = await database.fetch("SELECT external_id, id, closed_at FROM job")
+    assert {row["external_id"]: row["id"] for row in rows} == ids
+    assert {row["closed_at"] for row in rows} == {None}
 
 
 async def test_what_an_administrator_runs_is_printed_and_is_all_that_it_takes(
