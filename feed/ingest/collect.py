@@ -1,13 +1,13 @@
 """From what adapters read out of a source's records to postings, and to those that cannot be any."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from feed.errors import Fault
-from feed.ingest.adapter import BadPosting, Found
+from feed.ingest.adapter import BadPosting, Found, Malformed
 from feed.ingest.record import Record, kind_of
 from feed.model.posting import PostingIn, faults_of
 
@@ -17,6 +17,8 @@ Fields = dict[str, Any]
 _NEEDED: Final = ("external_id", "title", "company", "url")
 _LONGEST_ID: Final = 500
 """Characters of an external id; a longer one is replaced by its hash."""
+_MOST: Final = 200_000
+"""Records of a board."""
 _MENDINGS: Final = 4
 """Times that a posting is checked; what is cut or left out may show what else does not fit."""
 _TOGETHER: Final = ("salary_min", "salary_max", "currency", "salary_period", "latitude", "longitude")
@@ -25,7 +27,7 @@ _TOGETHER: Final = ("salary_min", "salary_max", "currency", "salary_period", "la
 
 def collect(
     source: str,
-    records: Iterable[object],
+    records: Sequence[object],
     read: Callable[[Record], Fields | BadPosting | None],
     *,
     complete: bool,
@@ -35,8 +37,10 @@ def collect(
 
     `read` returns None for what is no posting of the board. `company` is the name for postings
     that come without one. Optional fields that do not fit are cut or left out; a posting without one of the needed
-    fields is a bad one.
+    fields is a bad one. Raises Malformed where there are more records than any board has.
     """
+    if len(records) > _MOST:
+        raise Malformed(f"{source}: the list holds {len(records):,} records; at most {_MOST:,} are read.")
     postings: dict[str, PostingIn] = {}
     bad: list[BadPosting] = []
     told: set[str] = set()

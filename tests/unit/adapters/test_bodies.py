@@ -72,6 +72,17 @@ def test_what_is_not_of_this_source_is_malformed(name: str, body: bytes) -> None
         read(name, body)
 
 
+def test_a_page_is_read_in_a_time_that_grows_with_its_length_alone() -> None:
+    """A tree of 100,000 open elements would take minutes, and hold up everything else."""
+    page = b"<div>" * 100_000 + b"<script" * 100_000 + b"<!-- " * 100_000
+    job = b'<SCRIPT class=x TYPE=Application/LD+JSON>{"@type": "JobPosting", "title": "Baker"}</Script >'
+    assert read("jsonld", page, "text/html").postings == ()
+    assert (
+        len(read("jsonld", b"<!-- " + job.replace(b"Baker", b"Ghost") + b"--><!-->" + job + page, "text/html").postings)
+        == 1
+    )
+
+
 def test_a_page_without_postings_is_an_empty_board() -> None:
     assert read("jsonld", b"<p>Nothing now.</p>", "text/html").postings == ()
 
