@@ -44,6 +44,10 @@ class NotFound(FeedError):
     """There is no such posting."""
 
 
+class WrittenElsewhere(FeedError):
+    """A posting is a row of an attached table, and is changed there alone."""
+
+
 class TooSlow(FeedError):
     """A request did not come in time."""
 
@@ -54,11 +58,12 @@ class TooLarge(FeedError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with one field: `index` is the item's place in the request, from 0."""
+    """One thing wrong with one field: `index` is the item's place in the request, from 0, and `line` its line, from 1."""
 
     field: str
     message: str
     index: int | None = None
+    line: int | None = None
 
 
 class Invalid(FeedError):

@@ -16,9 +16,12 @@ from feed.database.indexer import Indexer
 from feed.database.jobs import JobStore
 from feed.database.log_gauges import LogGaugeReader
 from feed.database.migrate import migrate
+from feed.database.mirror_keeper import MirrorKeeper
 from feed.database.presence import Presence
 from feed.database.retention import Retention
 from feed.database.sequencer import Sequencer
+from feed.database.source_gauges import SourceGaugeReader
+from feed.database.sources import SourceStore
 from feed.database.tailer import Tailer
 from feed.fanout.canary import Canary
 from feed.fanout.drain import Drain
@@ -64,7 +67,10 @@ class Service:
     retention: Retention
     indexer: Indexer
     ingest: Ingest
+    mirror_keeper: MirrorKeeper
     log_gauges: LogGaugeReader
+    source_store: SourceStore
+    source_gauges: SourceGaugeReader
     canary_writer: CanaryWriter | None
     _tasks: asyncio.TaskGroup
     _running: list[asyncio.Task[None]] = field(default_factory=list)
@@ -84,7 +90,9 @@ class Service:
                 ("sequencer", self.sequencer.run),
                 ("retention", self.retention.run),
                 ("search index", self.indexer.run),
+                ("attached tables", self.mirror_keeper.run),
                 ("log gauges", self.log_gauges.run),
+                ("source gauges", self.source_gauges.run),
             ]
             if self.settings.ingest.enabled:
                 work.append(("ingest", self.ingest.run))

@@ -62,8 +62,9 @@ def ingest(
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Fetch the public boards that are due now, once, and write what changed.
+    """Fetch the public boards that are due.
 
+    What is due now is fetched once, and what changed is written.
     `feed serve` does the same on schedule, so this is for a feed that nobody serves just now, for a cron job beside
     FEED_INGEST=false, or to see at once what a new source brings. A source that another process fetches is left to it.
 

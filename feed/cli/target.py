@@ -32,6 +32,15 @@ class Prepared:
     place: str
     key: tuple[str, str]
     json: bytes
+    named: bool
+    """Whether the record names the external id; otherwise it was made of the content."""
+    record: bytes = b""
+    """The record it was made of, as JSON, where it is kept for a report."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes in memory, roughly."""
+        return len(self.json) + len(self.record)
 
 
 class Target(Protocol):

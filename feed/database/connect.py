@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from feed.errors import DatabaseRefused, DatabaseUnavailable
+from feed.errors import DatabaseRefused, DatabaseUnavailable, WrittenElsewhere
 from feed.settings.database import DatabaseSettings
 
 # What a lost or unwilling database raises; everything else is a fault of ours.
@@ -23,6 +23,9 @@ LOST = (
     asyncpg.IdleSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
+
+MIRRORED = "FD001"
+"""The SQLSTATE by which `job` refuses to change a posting of an attached table (migrations/0010_attach.sql)."""
 
 
 def _server_settings(settings: DatabaseSettings, name: str) -> dict[str, str]:
@@ -86,8 +89,18 @@ def translated() -> Iterator[None]:
         raise DatabaseRefused(f"the feed's schema is not (wholly) there: {error}. Run feed migrate.") from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseRefused(f"the role lacks a right: {error}. {RIGHTS}") from error
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == MIRRORED:
+            raise WrittenElsewhere(str(error)) from error
+        if isinstance(error, LOST):
+            raise _unavailable(error) from error
+        raise
     except LOST as error:
-        raise DatabaseUnavailable(f"the database does not answer: {str(error) or type(error).__name__}") from error
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: BaseException) -> DatabaseUnavailable:
+    return DatabaseUnavailable(f"the database does not answer: {str(error) or type(error).__name__}")
 
 
 RIGHTS = (

@@ -37,7 +37,7 @@ _STATE = """
 SELECT i.position, i.filled, s.floor, s.head FROM search_state i CROSS JOIN state s FOR UPDATE OF i
 """
 _EVENTS = """
-SELECT l.position, CASE WHEN l.origin IS NULL AND l.kind IN ('posted', 'updated', 'closed') THEN l.job[1]::bigint END AS id
+SELECT l.position, CASE WHEN l.kind IN ('posted', 'updated', 'closed') THEN l.job[1]::bigint END AS id
   FROM log l WHERE l.position > $1 ORDER BY l.position LIMIT $2
 """
 # posted_at travels as a text: a timestamptz goes on beyond the year 9999, and a datetime does not.

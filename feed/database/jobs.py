@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
@@ -15,6 +15,7 @@ from feed.database.listing import COLUMNS
 from feed.database.lists import Listing, Lists
 from feed.errors import DatabaseUnavailable, Fault, Invalid, NotFound
 from feed.model.filter import EVERYTHING, Filter
+from feed.model.html import sanitised, text_of
 from feed.model.page import Page
 from feed.model.posting import FIELDS, PostingIn
 from feed.observability.traces import NO_TRACES, Traces
@@ -26,10 +27,11 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 _ATTEMPTS = 5
 """Transactions that one write may take, if other writes get in its way."""
 _WHOLE = (
-    "SELECT j.id, row_to_json(x)::text AS whole FROM job j "
-    f"CROSS JOIN LATERAL (SELECT {COLUMNS}, '/v1/jobs/' || j.id AS href, j.description) x"
+    "SELECT j.id, row_to_json(x)::text AS posting, j.description, j.description_html FROM job j "
+    f"CROSS JOIN LATERAL (SELECT {COLUMNS}, '/v1/jobs/' || j.id AS href) x"
 )
-_WRITTEN = [name for name in FIELDS if name not in ("id", "version", "updated_at")] + ["description"]
+_SET_HERE = ("id", "version", "updated_at")
+_WRITTEN = [*(name for name in FIELDS if name not in _SET_HERE), "description", "description_html"]
 _CHANGING = [name for name in _WRITTEN if name not in ("source", "external_id")]
 
 _GIVEN = """
@@ -38,7 +40,8 @@ given AS (
     source text, external_id text, title text, company text, url text, location text, country text, workplace text,
     employment_type text, seniority text, tags text[], salary_min numeric, salary_max numeric, currency text,
     salary_period text, latitude double precision, longitude double precision, posted_at timestamptz,
-    valid_through timestamptz, closed_at timestamptz, description text, closed_given boolean)) WITH ORDINALITY)
+    valid_through timestamptz, closed_at timestamptz, description text, description_html text,
+    closed_given boolean)) WITH ORDINALITY)
 """
 
 # A write is two statements: what is not there yet, then what is there and differs. The second sees what others committed
@@ -84,6 +87,16 @@ class Written:
     unchanged: int
 
 
+class Alongside(Protocol):
+    """What else happens in the transaction that writes postings."""
+
+    async def before(self, connection: Connection) -> None:
+        """Run the first statements of the transaction."""
+
+    async def after(self, connection: Connection, written: Written) -> None:
+        """Run its last statements."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """One posting after it was written."""
@@ -114,17 +127,15 @@ class JobStore:
             raise Invalid([Fault("external_id", "the same source and external_id occur twice in one write")])
         return await self.write_batches([batch_of(postings)])
 
-    async def write_batches(
-        self, batches: Iterable[Batch], before: Callable[[Connection], Awaitable[None]] | None = None
-    ) -> Written:
-        """Write all in one transaction, whose first statements are those of `before`; both are repeated for every attempt.
+    async def write_batches(self, batches: Iterable[Batch], alongside: Alongside | None = None) -> Written:
+        """Write all in one transaction, with what `alongside` does in it.
 
-        `batches` is iterated again each time.
+        Both are done again for every further attempt; `batches` is iterated again then.
         """
 
         async def write(connection: Connection) -> Written:
-            if before is not None:
-                await before(connection)
+            if alongside is not None:
+                await alongside.before(connection)
             created = updated = total = size = 0
             for batch in batches:
                 created += len(await connection.fetch(_INSERT, batch.json))
@@ -132,7 +143,10 @@ class JobStore:
                 total += batch.rows
                 size += len(batch.json)
             span.update({"count": total, "bytes": size})
-            return Written(created, updated, total - created - updated)
+            written = Written(created, updated, total - created - updated)
+            if alongside is not None:
+                await alongside.after(connection, written)
+            return written
 
         with self._traced() as span, translated(), _refusals():
             return await self._transaction(write)
@@ -151,7 +165,7 @@ class JobStore:
                     row = await connection.fetchrow(f"{_WHOLE} WHERE j.source = $1 AND j.external_id = $2", *key)
             if row is None:
                 raise _Deleted
-            return Stored(row["id"], created, row["whole"].encode())
+            return Stored(row["id"], created, _whole(row))
 
         with self._traced() as span, translated(), _refusals():
             span.update({"count": 1, "bytes": len(batch)})
@@ -196,12 +210,10 @@ class JobStore:
         """One posting with its description, as JSON; raises NotFound, also for one that `within` does not let through."""
         where, arguments = conditions(within, [job])
         with translated():
-            found = await self._pool.fetchval(
-                f"SELECT x.whole FROM ({_WHOLE} WHERE {' AND '.join(['j.id = $1', *where])}) x", *arguments
-            )
+            found = await self._pool.fetchrow(f"{_WHOLE} WHERE {' AND '.join(['j.id = $1', *where])}", *arguments)
         if found is None:
             raise NotFound(f"there is no posting {job}")
-        return str(found).encode()
+        return _whole(found)
 
     async def close(self, job: int) -> None:
         """Close a posting. One that is closed stays as it is, and it is no error if there is none."""
@@ -223,6 +235,19 @@ class JobStore:
 def batch_of(postings: Sequence[PostingIn]) -> Batch:
     """Postings as the upsert takes them."""
     return Batch(len(postings), orjson.dumps([posting.row() for posting in postings]).decode())
+
+
+def _whole(row: asyncpg.Record) -> bytes:
+    """Return a posting with its description, as JSON, from a row of `_WHOLE`.
+
+    Whatever plain SQL wrote as HTML, only the safe subset of it leaves here; it is also the text where there is none.
+    """
+    text, html = row["description"], row["description_html"]
+    if html is not None:
+        html = sanitised(html)
+        text = text_of(html) or None if text is None else text
+    descriptions = orjson.dumps({"description": text, "description_html": html})
+    return b"%b,%b" % (row["posting"].removesuffix("}").encode(), descriptions[1:])
 
 
 @contextmanager

@@ -33,11 +33,11 @@ s AS MATERIALIZED (
     FROM state s CROSS JOIN search_state i),
 c AS MATERIALIZED (
   (SELECT l.job[1]::bigint AS id FROM log l
-    WHERE l.position > (SELECT s.position FROM s) AND l.origin IS NULL AND l.kind IN ('posted', 'updated', 'closed')
+    WHERE l.position > (SELECT s.position FROM s) AND l.kind IN ('posted', 'updated', 'closed')
     ORDER BY l.position LIMIT {BEHIND + 1})
   UNION ALL
   (SELECT i.job[1]::bigint FROM inbox i
-    WHERE i.xid >= (SELECT s.since FROM s) AND i.origin IS NULL AND i.kind IN ('posted', 'updated', 'closed')
+    WHERE i.xid >= (SELECT s.since FROM s) AND i.kind IN ('posted', 'updated', 'closed')
     ORDER BY i.xid LIMIT {BEHIND + 1})),
 u AS MATERIALIZED (SELECT (SELECT s.whole FROM s) AND (SELECT count(*) FROM c) <= {BEHIND} AS usable)
 """

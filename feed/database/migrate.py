@@ -1,17 +1,16 @@
 """Migrations: numbered `.sql` files, applied in order under a lock, each once, with a checksum."""
 
-import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
-from typing import Any, TypeVar
+from typing import Any
 
 import asyncpg
 
 from feed.database.connect import RIGHTS, owned, translated
-from feed.errors import DatabaseRefused, DatabaseUnavailable
+from feed.database.locking import unobtrusively
+from feed.errors import DatabaseRefused
 from feed.settings.settings import Settings
 
 
@@ -39,20 +38,14 @@ def migrations() -> list[Migration]:
     )
 
 
+AGAIN = "run feed migrate again"
+"""What to do where a step did not get a lock."""
+
 _TABLE = """
 CREATE TABLE IF NOT EXISTS migration (
   version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,
   applied_at timestamptz NOT NULL DEFAULT clock_timestamp())
 """
-
-T = TypeVar("T")
-
-LOCK_TIMEOUT = 1.0
-"""Seconds for which a migration waits for a table's lock; for so long, everybody else waits behind it."""
-LOCK_PAUSE = 2.0
-"""Seconds between two attempts, in which the others have the table to themselves."""
-LOCK_ATTEMPTS = 10
-"""Attempts to get the locks that one step needs."""
 
 
 async def migrate(settings: Settings, dsn: str) -> list[Migration]:
@@ -70,28 +63,8 @@ async def migrate(settings: Settings, dsn: str) -> list[Migration]:
                     "SELECT extend_log($1, $2)", settings.log.partition, settings.log.partitions_ahead
                 )
 
-            await _unobtrusively(connection, "the log's new partitions", extend)
+            await unobtrusively(connection, "the log's new partitions", extend, AGAIN)
             return applied
-
-
-async def _unobtrusively(connection: Any, what: str, step: Callable[[], Awaitable[T]]) -> T:
-    """Run `step` in a transaction, again where it does not get a lock in time.
-
-    A statement that waits for a table's lock makes everybody wait who comes later, so behind one long reader all writers
-    would stand still. Raises DatabaseUnavailable after the last attempt.
-    """
-    for attempt in range(1, LOCK_ATTEMPTS + 1):
-        try:
-            async with connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = {round(LOCK_TIMEOUT * 1000)}")
-                return await step()
-        except asyncpg.LockNotAvailableError:
-            if attempt < LOCK_ATTEMPTS:
-                await asyncio.sleep(LOCK_PAUSE)
-    raise DatabaseUnavailable(
-        f"{what} could not be applied: in {LOCK_ATTEMPTS} attempts somebody held a lock on a table that it changes. End "
-        "long transactions on the feed's tables (pg_stat_activity shows them), then run feed migrate again."
-    )
 
 
 async def _migrate(connection: Any, settings: Settings) -> list[Migration]:
@@ -120,9 +93,8 @@ async def _migrate(connection: Any, settings: Settings) -> list[Migration]:
         _compare(ours, done)
         applied = [migration for migration in ours if migration.version not in done]
         for migration in applied:
-            await _unobtrusively(
-                connection, f"migration {migration.version} ({migration.name})", partial(_apply, connection, migration)
-            )
+            what = f"migration {migration.version} ({migration.name})"
+            await unobtrusively(connection, what, partial(_apply, connection, migration), AGAIN)
         return applied
     finally:
         await connection.execute(f"SELECT pg_advisory_unlock({lock})", settings.database.schema_name)

@@ -1,24 +1,23 @@
 """What a run of a source reads and writes: its claim, the state of its postings, and how it ended.
 
-A run writes its postings through `JobStore`, and in the same transactions what it remembers of each (`before`), so a run
-that is cut off anywhere leaves both as they were or both as they should be, and the next run goes on from there. Each of
-these transactions first locks the source's row and checks the claim: nothing is written for a source that was removed, or
-whose run was taken over.
+A run writes its postings through `JobStore`, and in the same transactions what it remembers of each (`Remembering`). So a
+run that is cut off anywhere leaves both in step, and the next run goes on from there.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
 
 import asyncpg
 
 from feed.database.connect import translated
 from feed.database.jobs import Connection
+from feed.database.source_writing import count as add_up
+from feed.database.source_writing import guard
 from feed.database.sources import COLUMNS, faults_json, source_of
-from feed.errors import FeedError
-from feed.model.source import NO_CHANGES, BadRow, Counts, Source
+from feed.model.source import Counts, Source
+from feed.model.source_run import Claim, Ended, Listed, Unseen, Validators
 
 CHUNK = 500
 """Postings that one transaction closes or marks."""
@@ -37,20 +36,15 @@ claimed AS (
   RETURNING {COLUMNS}, s.claim, s.validated_url, s.etag, s.last_modified, s.digest, s.validated_by, c.next_at AS due_at)
 SELECT * FROM claimed ORDER BY due_at, name
 """
+_RENEW = """
+UPDATE source SET claimed_until = clock_timestamp() + make_interval(secs => $2) WHERE claim = ANY ($1::uuid[])
+"""
 _NEXT_DUE = """
 SELECT extract(epoch FROM min(greatest(s.next_at, s.claimed_until)) - clock_timestamp())::float8
   FROM source s WHERE s.paused_at IS NULL
 """
-_GUARD = "SELECT FROM source WHERE name = $1 AND claim = $2 FOR KEY SHARE"
 _KNOWN = """
 SELECT p.external_id, p.digest, p.expires_at, p.missed FROM source_posting p WHERE p.source = $1
-"""
-_REMEMBER = """
-INSERT INTO source_posting AS p (source, external_id, digest, expires_at)
-SELECT $1, g.external_id, g.digest, g.expires_at
-  FROM unnest($2::text[], $3::bytea[], $4::timestamptz[]) AS g(external_id, digest, expires_at)
-ON CONFLICT (source, external_id) DO UPDATE SET digest = excluded.digest, expires_at = excluded.expires_at, missed = 0,
-  missed_at = NULL, gone = 0
 """
 _MARK = """
 UPDATE source_posting p SET missed = $3::smallint, gone = CASE WHEN $3 = 0::smallint THEN 0 ELSE p.gone END,
@@ -77,10 +71,7 @@ UPDATE source_posting p SET looked_at = clock_timestamp(),
        gone = CASE WHEN $3::boolean THEN p.gone + 1 WHEN NOT $3 THEN 0 ELSE p.gone END
  WHERE p.source = $1 AND p.external_id = $2
 """
-_RELEASE = """
-UPDATE source SET claim = NULL, claimed_until = NULL, posted = posted + $3, updated = updated + $4, closed = closed + $5
- WHERE name = $1 AND claim = $2
-"""
+_RELEASE = "UPDATE source SET claim = NULL, claimed_until = NULL WHERE name = $1 AND claim = $2"
 # What another hand set to `now` while the run went on (accept, resume) stays: the next run is due at once.
 _FINISH = """
 UPDATE source s SET claim = NULL, claimed_until = NULL, tried_at = clock_timestamp(), wait = $3,
@@ -90,7 +81,6 @@ UPDATE source s SET claim = NULL, claimed_until = NULL, tried_at = clock_timesta
        changed_at = CASE WHEN $8::bigint + $9::bigint + $10::bigint > 0 THEN clock_timestamp() ELSE s.changed_at END,
        last_change = CASE WHEN $8::bigint + $9::bigint + $10::bigint > 0 THEN ARRAY[$8, $9, $10]::integer[]
                      ELSE s.last_change END,
-       posted = s.posted + $8, updated = s.updated + $9, closed = s.closed + $10,
        attribution = $11, min_interval = $12, syndicate = $13,
        open = (SELECT count(*) FROM source_posting p WHERE p.source = s.name)
  WHERE s.name = $1 AND s.claim = $2
@@ -105,37 +95,6 @@ UPDATE source s SET suspect = $3,
 """
 
 
-class Superseded(FeedError):
-    """The source of a run was removed, or its run was taken over by another one: it must write nothing more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Validators:
-    """What lets a server say that a list has not changed since it was last applied in whole."""
-
-    url: str
-    etag: str | None
-    last_modified: str | None
-    digest: bytes
-    """SHA-256 of the answer's body."""
-    version: str
-    """Of feed, which might read the same answer otherwise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The right to run one source, and what the run before left."""
-
-    source: Source
-    token: UUID
-    validators: Validators | None
-
-    @property
-    def name(self) -> str:
-        """Return the source's name."""
-        return self.source.name
-
-
 @dataclass(frozen=True, slots=True)
 class Known:
     """One posting of a source that is open as far as we know."""
@@ -144,58 +103,6 @@ class Known:
     expires_at: datetime | None
     missed: int
     """0: it was in the newest complete list. 1: it was not. -1: it was not in the newest one, which is suspect."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """What is to be remembered of a posting that is written."""
-
-    external_id: str
-    digest: bytes
-    expires_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Unseen:
-    """A posting of a rolling source that is not listed any more and whose own page may tell whether it is open."""
-
-    external_id: str
-    url: str
-    gone: int
-    """Times in a row that its page was not there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """What a run learnt from a list."""
-
-    suspect: str | None
-    used_acceptance: bool
-    """Whether the list was believed because a person had said so, which holds once."""
-    company: str | None
-    counts: tuple[int, ...]
-    empty_runs: int
-    empty_at: datetime | None
-    found: int
-    bad: int
-    faults: tuple[BadRow, ...]
-    validators: Validators | None
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a run ended. `listed` is None where there was no new list: nothing had changed, or the run failed."""
-
-    wait: float
-    """Seconds between runs from now on."""
-    delay: float
-    """Seconds until the next one."""
-    changes: Counts = NO_CHANGES
-    error: str | None = None
-    listed: Listed | None = None
-    attribution: str | None = None
-    min_interval: float = 0.0
-    syndicate: bool = True
 
 
 class SourceRuns:
@@ -211,7 +118,7 @@ class SourceRuns:
         return seconds
 
     async def claim(self, most: int, lease: float, due: datetime | None = None) -> list[Claim]:
-        """Take up to `most` sources that are due, one a host, for `lease` seconds: no other process will run them.
+        """Take up to `most` sources that are due, one a host, for `lease` seconds, in which no other process will.
 
         With `due`, these are sources that were due by then.
         """
@@ -222,18 +129,23 @@ class SourceRuns:
                 )
                 return [_claim_of(row) for row in await connection.fetch(_CLAIM, most, lease, due)]
 
+    async def renew(self, claims: Sequence[Claim], lease: float) -> None:
+        """Keep claims for another `lease` seconds; those that others have taken over stay theirs."""
+        with translated():
+            await self._pool.execute(_RENEW, [claim.token for claim in claims], lease)
+
     async def now(self) -> datetime:
         """Return the time by the database's clock."""
         with translated():
             time: datetime = await self._pool.fetchval("SELECT clock_timestamp()")
         return time
 
-    async def release(self, claim: Claim, changes: Counts) -> None:
-        """Give a run up in the middle: it is due again at once. `changes` is what it had done."""
+    async def release(self, claim: Claim) -> None:
+        """Give a run up in the middle: it is due again at once."""
         with translated():
-            await self._pool.execute(_RELEASE, claim.name, claim.token, changes.posted, changes.updated, changes.closed)
+            await self._pool.execute(_RELEASE, claim.name, claim.token)
 
-    async def known(self, claim: Claim) -> dict[str, Known]:
+    async def known(self, claim: Claim | Source) -> dict[str, Known]:
         """Return the postings of a source that are open as far as we know, by their external ids."""
         with translated():
             rows = await self._pool.fetch(_KNOWN, claim.name)
@@ -246,25 +158,6 @@ class SourceRuns:
         """
         async with self._guarded(claim) as connection:
             await connection.execute("UPDATE source SET validated_url = NULL WHERE name = $1", claim.name)
-
-    def before(
-        self, claim: Claim, remembered: Sequence[Remembered], *, backfill: bool
-    ) -> Callable[[Connection], Awaitable[None]]:
-        """Return what a transaction that writes postings does first: it checks the claim and remembers them.
-
-        It raises Superseded. With `backfill`, the events of new postings say that they are no news.
-        """
-
-        async def first(connection: Connection) -> None:
-            await _guard(connection, claim)
-            if backfill:
-                await connection.execute("SELECT set_config('feed.backfill', 'on', true)")
-            await connection.execute(
-                _REMEMBER, claim.name, [one.external_id for one in remembered], [one.digest for one in remembered],
-                [one.expires_at for one in remembered],
-            )  # fmt: skip
-
-        return first
 
     async def mark(self, claim: Claim, external_ids: Sequence[str], missed: int) -> None:
         """Note of postings whether the newest list had them (see `Known.missed`); raises Superseded."""
@@ -283,8 +176,10 @@ class SourceRuns:
             async with self._guarded(claim) as connection:
                 if reason is not None:
                     await connection.execute("SELECT set_config('feed.reason', $1, true)", reason)
-                closed += int((await connection.execute(_CLOSE, claim.name, chunk)).split()[-1])
+                count = int((await connection.execute(_CLOSE, claim.name, chunk)).split()[-1])
                 await connection.execute(_FORGET, claim.name, chunk)
+                await add_up(connection, claim, Counts(closed=count))
+            closed += count
         return closed
 
     async def outdated(self, claim: Claim, age: float) -> list[str]:
@@ -319,14 +214,8 @@ class SourceRuns:
     async def _guarded(self, claim: Claim) -> AsyncIterator[Connection]:
         with translated():
             async with self._pool.acquire() as connection, connection.transaction():
-                await _guard(connection, claim)
+                await guard(connection, claim)
                 yield connection
-
-
-async def _guard(connection: Connection, claim: Claim) -> None:
-    """Lock the source's row against its removal; raises Superseded."""
-    if await connection.fetchrow(_GUARD, claim.name, claim.token) is None:
-        raise Superseded(f"the source {claim.name} was removed, or another process runs it")
 
 
 def _columns_of(listed: Listed) -> tuple[object, ...]:

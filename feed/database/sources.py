@@ -80,6 +80,14 @@ class SourceStore:
             raise Invalid([Fault("source", f"nothing about {name} is suspect, so there is nothing to accept")])
         return await self._change(name, "accepted = true, next_at = clock_timestamp()")
 
+    async def missing(self, name: str) -> int:
+        """Return how many open postings of a source the newest list did not have, whether it is believed or not."""
+        with translated():
+            count: int = await self._pool.fetchval(
+                "SELECT count(*) FROM source_posting p WHERE p.source = $1 AND p.missed <> 0", name
+            )
+        return count
+
     async def remove(self, name: str) -> int:
         """Forget a source, close its postings and return how many were open; raises NotFound.
 

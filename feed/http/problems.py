@@ -26,6 +26,7 @@ from feed.errors import (
     TooMany,
     TooSlow,
     Unauthorized,
+    WrittenElsewhere,
 )
 from feed.http.methods import allowed
 from feed.http.requests import route_of
@@ -54,8 +55,8 @@ class Problem(BaseModel):
 
 _TITLES = {
     400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not found", 405: "Method not allowed",
-    408: "Request timeout", 413: "Too large", 415: "Unsupported media type", 422: "Not valid", 429: "Too many requests",
-    500: "Internal error", 503: "Not available now",
+    408: "Request timeout", 409: "Written elsewhere", 413: "Too large", 415: "Unsupported media type", 422: "Not valid",
+    429: "Too many requests", 500: "Internal error", 503: "Not available now",
 }  # fmt: skip
 _FAULTS = 100
 """Faults that an answer names."""
@@ -71,7 +72,7 @@ _READ_OUT_SECONDS = 2.0
 """What is read of a request that is refused, before the answer, under a server that would lose the answer otherwise."""
 _STATUS: dict[type[FeedError], int] = {
     Invalid: 422, NotFound: 404, TooLarge: 413, DatabaseUnavailable: 503, DatabaseRefused: 503, Unauthorized: 401,
-    Forbidden: 403, TooMany: 429, TooSlow: 408,
+    Forbidden: 403, TooMany: 429, TooSlow: 408, WrittenElsewhere: 409,
 }  # fmt: skip
 
 

@@ -50,6 +50,10 @@ def _responses() -> dict[int | str, dict[str, Any]]:
     def shape(**properties: str) -> dict[str, Any]:
         return {"type": "object", "properties": {name: {"type": kind} for name, kind in properties.items()}}
 
+    posting["properties"]["backfill"] = {
+        "const": True,
+        "description": "The posting was there before feed knew of it. Other events lack the key.",
+    }
     closed = {**posting, "properties": {**posting["properties"], "reason": {
         "enum": ["closed", "deleted", "expired", "removed", "left_filter"]}}}  # fmt: skip
     frames = [

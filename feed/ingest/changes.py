@@ -9,11 +9,12 @@ from typing import Any
 import orjson
 
 from feed.database.jobs import Batch
-from feed.database.source_runs import Known, Remembered
+from feed.database.source_runs import Known
 from feed.errors import Fault
 from feed.ingest.adapter import Found
 from feed.model.posting import PostingIn
 from feed.model.source import BadRow
+from feed.model.source_run import Remembered
 
 CHUNK = 250
 """Postings that one transaction writes at the most."""

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import httpx
 
 from feed import __version__
-from feed.database.source_runs import Validators
 from feed.errors import ConfigurationError
 from feed.ingest.adapter import Answer, FetchError, FetchFailure, NotModified
 from feed.ingest.addresses import Addresses
-from feed.ingest.decoding import ACCEPTED, Body
+from feed.ingest.decoding import ACCEPTED, Body, too_large
 from feed.ingest.lanes import Lanes
 from feed.ingest.retry_after import retry_after
+from feed.model.source_run import Validators
 from feed.settings.ingest import IngestSettings
 
 if TYPE_CHECKING:
@@ -63,6 +63,10 @@ class Fetcher:
         self._lanes = Lanes()
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._robots: Robots | None = None
+
+    def close(self) -> None:
+        """Give up what is not connected yet."""
+        self._addresses.close()
 
     async def get(self, url: str, ask: Ask) -> Answer:
         """Return the answer to a GET of `url`; raises FetchError and NotModified.
@@ -175,6 +179,9 @@ class Fetcher:
         return Answer(str(url), whole, headers.get("content-type", ""), headers)
 
     async def _body(self, response: httpx.Response) -> bytes:
+        announced = response.headers.get("content-length", "")
+        if announced.isascii() and announced.isdigit() and int(announced[:20]) > self._settings.max_bytes:
+            raise too_large(self._settings.max_bytes)
         body = Body(response.headers.get("content-encoding", "").strip().lower(), self._settings.max_bytes)
         async for piece in response.aiter_raw():
             for _ in body.add(piece):
@@ -185,7 +192,7 @@ class Fetcher:
 @asynccontextmanager
 async def opened(settings: IngestSettings) -> AsyncIterator[Fetcher]:
     """Yield a fetcher; its connections are closed on leaving. Raises ConfigurationError for a bad FEED_INGEST_CA_FILE."""
-    trusted = httpx.create_ssl_context(trust_env=False)
+    trusted = await asyncio.to_thread(httpx.create_ssl_context, trust_env=False)
     if settings.ca_file is not None:
         try:
             trusted.load_verify_locations(settings.ca_file)
@@ -200,7 +207,11 @@ async def opened(settings: IngestSettings) -> AsyncIterator[Fetcher]:
         limits=httpx.Limits(max_keepalive_connections=0),
     )
     async with client:
-        yield Fetcher(settings, client)
+        fetcher = Fetcher(settings, client)
+        try:
+            yield fetcher
+        finally:
+            fetcher.close()
 
 
 _PORTS = {"https": 443, "http": 80}

@@ -4,9 +4,9 @@ import asyncio
 import hashlib
 
 from feed import __version__
-from feed.database.source_runs import Validators
 from feed.ingest.adapter import Answer, NotModified
 from feed.ingest.fetcher import Ask, Fetcher
+from feed.model.source_run import Validators
 
 
 class RunFetch:

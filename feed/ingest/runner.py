@@ -10,7 +10,8 @@ from typing import TypeAlias
 import structlog
 
 from feed.database.jobs import JobStore
-from feed.database.source_runs import Claim, Ended, Listed, SourceRuns, Superseded
+from feed.database.source_runs import SourceRuns
+from feed.database.source_writing import Remembering, Superseded
 from feed.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable, FeedError, Invalid
 from feed.ingest.adapter import Adapter, FetchError, Found, NotModified
 from feed.ingest.changes import Change, Changes, bounded, chunks, compare, packed
@@ -19,6 +20,7 @@ from feed.ingest.fetcher import Ask, Fetcher
 from feed.ingest.intervals import Intervals, Next
 from feed.ingest.run_fetch import RunFetch
 from feed.model.source import NO_CHANGES, BadRow, Counts
+from feed.model.source_run import Claim, Ended, Listed
 from feed.settings.ingest import IngestSettings
 
 log = structlog.get_logger(__name__)
@@ -95,7 +97,7 @@ class Runner:
         except asyncio.CancelledError:
             with suppress(FeedError, TimeoutError):
                 async with asyncio.timeout(_RELEASE):
-                    await self._runs.release(claim, progress.changes)
+                    await self._runs.release(claim)
             raise
 
     async def _run(self, claim: Claim, progress: _Progress) -> Report:
@@ -169,32 +171,30 @@ class Runner:
         if changes.changes or verdict.close or verdict.absent or verdict.doubted or verdict.back:
             await self._runs.distrust(run.claim)
         if not verdict.foreign:
-            for is_new in (True, False):
-                for chunk in chunks([change for change in changes.changes if change.is_new is is_new]):
-                    await self._write(run, chunk, is_new=is_new)
+            for are_new in (True, False):
+                for chunk in chunks([change for change in changes.changes if change.is_new is are_new]):
+                    await self._write(run, chunk, are_new=are_new)
         await self._runs.mark(run.claim, verdict.back, 0)
         await self._runs.mark(run.claim, verdict.absent, 1)
         await self._runs.mark(run.claim, verdict.doubted, -1)
         run.progress.changes += Counts(closed=await self._runs.close(run.claim, verdict.close))
 
-    async def _write(self, run: _Run, chunk: list[Change], *, is_new: bool) -> None:
+    async def _write(self, run: _Run, chunk: list[Change], *, are_new: bool) -> None:
         """Write a part of the postings in one transaction. One that the database refuses is left out."""
-        backfill = run.claim.source.succeeded_at is None
-        remembered = [change.remembered for change in chunk]
+        remembering = Remembering(
+            run.claim, [change.remembered for change in chunk], are_new, run.claim.source.succeeded_at is None
+        )
         try:
-            written = await self._jobs.write_batches(
-                [packed(chunk)], self._runs.before(run.claim, remembered, backfill=backfill)
-            )
+            written = await self._jobs.write_batches([packed(chunk)], remembering)
         except Invalid as error:
             if len(chunk) == 1:
                 run.progress.refused.append(BadRow(chunk[0].remembered.external_id, error.faults))
                 return
             middle = len(chunk) // 2
-            await self._write(run, chunk[:middle], is_new=is_new)
-            await self._write(run, chunk[middle:], is_new=is_new)
+            await self._write(run, chunk[:middle], are_new=are_new)
+            await self._write(run, chunk[middle:], are_new=are_new)
             return
-        changed = written.created + written.updated
-        run.progress.changes += Counts(posted=changed) if is_new else Counts(updated=changed)
+        run.progress.changes += remembering.changes(written)
 
     async def _follow_up(self, run: _Run) -> None:
         """Close what a rolling source does not list any more and that is too old, or whose page is gone."""

@@ -8,16 +8,21 @@ from typing import Any, TypeAlias
 
 import structlog
 
-from feed.database.source_runs import Claim, SourceRuns
+from feed.database.source_runs import SourceRuns
 from feed.ingest.runner import Report
+from feed.model.source_run import Claim
 from feed.settings.ingest import IngestSettings
 
 log = structlog.get_logger(__name__)
 
 Run: TypeAlias = Callable[[Claim], Coroutine[Any, Any, Report]]
 
-_MARGIN = 60.0
-"""Seconds that a claim lasts longer than a run may take."""
+_LEASE = 60.0
+"""Seconds after which the sources of a process that has died are run by others. Claims are renewed at every look."""
+_LOOKS = 6
+"""Looks at least in that time."""
+
+Running: TypeAlias = dict[asyncio.Task[Report], Claim]
 
 
 class Schedule:
@@ -27,6 +32,7 @@ class Schedule:
         self._settings = settings
         self._runs = runs
         self._run = run
+        self._lease = max(_LEASE, _LOOKS * settings.poll)
 
     async def follow(self, leading: asyncio.Event) -> None:
         """Run whatever is due, as long as `leading` is set; raises what a run raises."""
@@ -34,14 +40,9 @@ class Schedule:
             while leading.is_set():
                 await self._begin(running, self._logged)
                 if running:
-                    # A run that ends frees a place, and its host.
-                    await asyncio.wait(running, timeout=self._settings.poll, return_when=asyncio.FIRST_COMPLETED)
-                    _ended(running)
+                    await self._wait(running)
                 else:
-                    due = await self._runs.next_due()
-                    await asyncio.sleep(
-                        self._settings.poll if due is None else min(max(due, 0.01), self._settings.poll)
-                    )
+                    await asyncio.sleep(await self._pause())
 
     async def once(self, report: Callable[[Report], None]) -> None:
         """Run every source once that is due now, and hand on each report; raises what a run raises."""
@@ -51,17 +52,36 @@ class Schedule:
                 await self._begin(running, self._run, now)
                 if not running:
                     return
-                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for one in _ended(running):
+                for one in await self._wait(running):
                     report(one)
 
-    async def _begin(self, running: set[asyncio.Task[Report]], run: Run, due: datetime | None = None) -> None:
+    async def _begin(self, running: Running, run: Run, due: datetime | None = None) -> None:
         """Claim sources for the places that are free, and begin their runs."""
         free = self._settings.concurrency - len(running)
         if free <= 0:
             return
-        for claim in await self._runs.claim(free, self._settings.run_timeout + _MARGIN, due):
-            running.add(asyncio.create_task(run(claim), name=f"run of {claim.name}"))
+        for claim in await self._runs.claim(free, self._lease, due):
+            running[asyncio.create_task(run(claim), name=f"run of {claim.name}")] = claim
+
+    async def _pause(self) -> float:
+        """Return the seconds until the next look. What is due and could not be claimed has a host that is busy elsewhere."""
+        due = await self._runs.next_due()
+        return self._settings.poll if due is None or due <= 0 else min(due, self._settings.poll)
+
+    async def _wait(self, running: Running) -> list[Report]:
+        """Wait until a run has ended, which frees a place and its host, or until the next look; return what ended.
+
+        Raises what a run raised.
+        """
+        await asyncio.wait(running, timeout=self._settings.poll, return_when=asyncio.FIRST_COMPLETED)
+        done = [task for task in running if task.done()]
+        for task in done:
+            del running[task]
+        for error in [task.exception() for task in done]:
+            if error is not None:
+                raise error
+        await self._runs.renew(list(running.values()), self._lease)
+        return [task.result() for task in done]
 
     async def _logged(self, claim: Claim) -> Report:
         """Run a source and log what is worth a line."""
@@ -80,22 +100,12 @@ class Schedule:
 
 
 @asynccontextmanager
-async def _under_way() -> AsyncIterator[set[asyncio.Task[Report]]]:
-    """Yield the set of the runs under way; on leaving they are cancelled, and have ended."""
-    running: set[asyncio.Task[Report]] = set()
+async def _under_way() -> AsyncIterator[Running]:
+    """Yield a place for the runs under way; on leaving they are cancelled, and have ended."""
+    running: Running = {}
     try:
         yield running
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-
-def _ended(running: set[asyncio.Task[Report]]) -> list[Report]:
-    """Take the runs that have ended out of those under way and return what they did; raises what one of them raised."""
-    done = [task for task in running if task.done()]
-    running.difference_update(done)
-    for error in [task.exception() for task in done]:
-        if error is not None:
-            raise error
-    return [task.result() for task in done]

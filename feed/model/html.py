@@ -26,7 +26,7 @@ _FOREIGN: Final = re.compile(rf"(</?)({'|'.join(_RENAMED)})(?=[\s/>])", re.IGNOR
 # elements with ever different attributes (each new paragraph repeats all that are open), for many character references,
 # for a tag with many attributes.
 _MOST_CHARACTERS: Final = 256 * 1024
-_MOST_TAGS: Final = 10_000
+_MOST_TAGS: Final = 5_000
 _MOST_REFERENCES: Final = 20_000
 _INLINE: Final = re.compile(r"\bdata:[^\s\"'<>]*", re.IGNORECASE)
 """An image within a tag, which may be large and is not kept."""
@@ -58,7 +58,7 @@ _LINES: Final = frozenset(("caption", "div", "li", "tr"))
 def sanitised(html: str) -> str:
     """Return the safe subset of `html`: no scripts, styles, images or event handlers, and links to web and mail only.
 
-    Of HTML with more than 256 Ki characters, 10,000 tags or 20,000 character references, which is no description of a
+    Of HTML with more than 256 Ki characters, 5,000 tags or 20,000 character references, which is no description of a
     job, only the text between the tags is left.
     """
     prepared = _prepared(html)

@@ -193,6 +193,9 @@ class PostingWhole(Posting):
     """A posting with its description, as a client reads it alone."""
 
     description: str | None
+    """Plain text."""
+    description_html: str | None
+    """A safe subset of HTML: no scripts, styles or images."""
 
 
 _SET_HERE = dict.fromkeys(("id", "version", "updated_at", "href"), "the service sets it, and it cannot be written")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from feed.errors import ConfigurationError
 from feed.settings.access import AccessSettings, JwtSettings
+from feed.settings.attached import AttachedSettings
 from feed.settings.database import DatabaseSettings
 from feed.settings.fanout import DrainSettings, HubSettings, ReplaySettings, StreamSettings
 from feed.settings.group import PREFIX, Group, argument_of, options_in, variable_of
@@ -34,6 +35,7 @@ class Settings(BaseModel):
     sequencer: SequencerSettings
     tailer: TailerSettings
     log: LogSettings
+    attached: AttachedSettings
     hub: HubSettings
     replay: ReplaySettings
     streams: StreamSettings

@@ -10,13 +10,14 @@ import asyncpg
 
 from feed.database.connect import pool
 from feed.database.jobs import JobStore
-from feed.database.source_runs import Claim, SourceRuns
+from feed.database.source_runs import SourceRuns
 from feed.database.sources import SourceStore
 from feed.ingest.adapter import BadPosting, Fetch, Found, Terms
 from feed.ingest.fetcher import opened
 from feed.ingest.runner import Report, Runner
 from feed.model.posting import PostingIn
 from feed.model.source import NewSource, Source
+from feed.model.source_run import Claim
 from feed.settings.settings import Settings
 from tests.ingest.fault_server import ALLOWED
 from tests.postgres.events import Connection

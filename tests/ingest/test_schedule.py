@@ -13,12 +13,12 @@ from typing import Any
 import orjson
 import pytest
 
-from feed.database.source_runs import Claim
 from feed.errors import DatabaseUnavailable
 from feed.ingest.adapter import FetchError
 from feed.ingest.runner import Report
 from feed.ingest.schedule import Schedule
 from feed.model.source import NewSource
+from feed.model.source_run import Claim
 from tests.conftest import make_settings
 from tests.ingest.fake_board import QUICK, FakeAdapter, Rig, rigged
 from tests.ingest.fault_server import ALLOWED, FaultServer, answer, fault_server
@@ -102,6 +102,39 @@ async def test_when_leadership_ends_runs_are_cut_off_and_another_process_takes_t
     await follow
     assert rig.adapter.reading == 0
     assert len(await rig.runs.claim(9, 60)) == 1
+
+
+async def test_a_claim_is_renewed_while_its_run_goes_on_and_runs_out_with_its_process(
+    rig: Rig, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feed.ingest.schedule._LEASE", 0.5)
+    board = await rig.add("b1")
+    board.gate = asyncio.Event()
+    run = asyncio.create_task(scheduled(rig, dsn).once(lambda _: None))
+    await until(lambda: board.reads)
+    first = await rig.database.fetchval("SELECT claimed_until FROM source")
+
+    async def renewed() -> bool:
+        return bool(
+            await rig.database.fetchval(
+                "SELECT claimed_until > $1::timestamptz + interval '1 second' FROM source", first
+            )
+        )
+
+    await until(renewed)
+
+    async def taken() -> list[Claim]:
+        await rig.database.execute(
+            "UPDATE source SET claimed_until = now()"
+        )  # as of a process that was stopped for long
+        return await rig.runs.claim(1, 60)
+
+    (other,) = await until(taken)
+    board.hold(1)
+    board.gate.set()
+    await run
+    assert await rig.database.fetchval("SELECT count(*) FROM job") == 0  # the one that was taken over writes nothing
+    assert (await rig.runner.run(other)).changes.posted == 1
 
 
 async def test_what_a_run_raises_ends_the_others_and_reaches_whoever_supervises(rig: Rig, dsn: str) -> None:

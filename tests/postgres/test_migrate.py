@@ -5,6 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
+from feed.database import locking
 from feed.database import migrate as migrate_module
 from feed.database.migrate import Migration, migrate, migrations
 from feed.database.retention import prune
@@ -93,15 +94,15 @@ def changing(monkeypatch: pytest.MonkeyPatch) -> None:
     """One more migration, which needs a lock that nobody else may hold; short waits."""
     ours = [*migrations(), CHANGE]
     monkeypatch.setattr(migrate_module, "migrations", lambda: ours)
-    monkeypatch.setattr(migrate_module, "LOCK_TIMEOUT", 0.05)
-    monkeypatch.setattr(migrate_module, "LOCK_PAUSE", 0.05)
+    monkeypatch.setattr(locking, "LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(locking, "LOCK_PAUSE", 0.05)
 
 
 @pytest.mark.usefixtures("changing")
 async def test_a_migration_behind_a_long_reader_lets_writers_pass_and_is_applied_after_it(
     database: Connection, connect: Connect, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrate_module, "LOCK_ATTEMPTS", 10_000)
+    monkeypatch.setattr(locking, "LOCK_ATTEMPTS", 10_000)
     reader = await connect()
     async with asyncio.TaskGroup() as tasks:
         async with reader.transaction():
@@ -127,7 +128,7 @@ async def test_a_migration_behind_a_long_reader_lets_writers_pass_and_is_applied
 async def test_a_migration_that_never_gets_its_lock_says_so_and_leaves_nothing(
     database: Connection, connect: Connect, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrate_module, "LOCK_ATTEMPTS", 3)
+    monkeypatch.setattr(locking, "LOCK_ATTEMPTS", 3)
     reader = await connect()
     async with reader.transaction():
         await reader.fetchval("SELECT count(*) FROM job")

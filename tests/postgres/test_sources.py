@@ -8,10 +8,12 @@ import pytest
 
 from feed.database.connect import pool
 from feed.database.jobs import JobStore, batch_of
-from feed.database.source_runs import Ended, Listed, Remembered, SourceRuns, Superseded, Validators
+from feed.database.source_runs import SourceRuns
+from feed.database.source_writing import Remembering, Superseded
 from feed.database.sources import SourceStore
 from feed.errors import Fault, Invalid, NotFound
 from feed.model.source import BadRow, Counts, NewSource
+from feed.model.source_run import Ended, Listed, Remembered, Validators
 from tests.conftest import make_settings
 from tests.postgres.events import Connection, advanced
 from tests.postgres.test_jobs import posting
@@ -73,9 +75,8 @@ async def test_claims_are_one_a_host_the_longest_overdue_first_and_none_of_a_pau
     assert sorted(claims) == ["board0", "board2", "board4"]
     assert all(claim.source.running for claim in claims.values())
     assert (await runs.next_due() or 0) <= 0  # board1 waits for its host alone
-    await runs.release(claims["board0"], Counts(posted=3))
+    await runs.release(claims["board0"])
     assert [claim.source.board for claim in await runs.claim(1, 60)] == ["board0"]
-    assert (await sources.read("greenhouse:board0")).total == Counts(posted=3)
     await database.execute("UPDATE source SET claimed_until = now()")  # the processes have died
     assert {claim.source.board for claim in await runs.claim(9, 60)} == {"board0", "board2", "board4"}
 
@@ -89,7 +90,7 @@ async def test_how_a_run_ended_is_kept_and_a_second_one_is_told_of_it(
     listed = Listed(**{name: getattr(LISTED, name) for name in Listed.__slots__} | {"validators": validators})
     await runs.finish(claim, Ended(900, 890, Counts(2, 1, 0), listed=listed, attribution="them", syndicate=False))
     source = await sources.read("greenhouse:acme")
-    assert (source.state, source.total, source.last_change) == ("ok", Counts(2, 1, 0), Counts(2, 1, 0))
+    assert (source.state, source.last_change) == ("ok", Counts(2, 1, 0))
     assert (source.faults, source.counts, source.found, source.company) == (LISTED.faults, (2,), 3, "Acme")
     assert (source.attribution, source.syndicate, source.wait) == ("them", False, 900)
     assert 0 < (await runs.next_due() or 0) <= 890
@@ -135,13 +136,14 @@ async def test_a_removed_source_takes_its_postings_along_and_a_run_that_goes_on_
     (claim,) = await runs.claim(1, 60)
     remembered = [Remembered(str(number), b"d", None) for number in (1, 2, 3)]
     batch = batch_of([posting(number, source=claim.name) for number in (1, 2, 3)])
-    await jobs.write_batches([batch], runs.before(claim, remembered, backfill=True))
+    await jobs.write_batches([batch], Remembering(claim, remembered, are_new=True, backfill=True))
     await jobs.write([posting(4)])
     assert set(await runs.known(claim)) == {"1", "2", "3"}
     assert await runs.close(claim, ["3", "other"], "expired") == 1
+    assert (await sources.read(claim.name)).total == Counts(posted=3, closed=1)
     assert await sources.remove(claim.name) == 2
     with pytest.raises(Superseded):
-        await jobs.write_batches([batch], runs.before(claim, remembered, backfill=False))
+        await jobs.write_batches([batch], Remembering(claim, remembered, are_new=True, backfill=False))
     with pytest.raises(Superseded):
         await runs.mark(claim, ["1"], 1)
     await runs.finish(claim, Ended(900, 890))

@@ -15,7 +15,7 @@ POSTING = {"title": "Baker", "company": "Acme", "url": "https://acme.example/1",
 
 @pytest.fixture
 async def job(server: Running) -> dict[str, Any]:
-    """A posting with a long description, and its answer; its event has reached the server, since a list names the last event."""
+    """A posting with a long description; its event has reached the server, since a list names the last event."""
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
         found: dict[str, Any] = (await client.post("/v1/jobs", json=POSTING)).json()
     await until(lambda: server.service.hub.head == 1)

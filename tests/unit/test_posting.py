@@ -154,6 +154,6 @@ def test_a_description_and_its_html_have_a_bound_in_bytes() -> None:
 
 def test_the_models_and_the_logs_order_of_fields_agree() -> None:
     assert {*FIELDS, "href"} == set(Posting.model_fields)
-    assert {*FIELDS, "href", "description"} == set(PostingWhole.model_fields)
+    assert {*FIELDS, "href", "description", "description_html"} == set(PostingWhole.model_fields)
     assert set(FILTERED) < set(FIELDS)
     assert set(PostingIn.model_fields) == {*FIELDS, "description", "description_html"} - {"id", "version", "updated_at"}

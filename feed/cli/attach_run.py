@@ -1,0 +1,214 @@
+"""One run of `feed attach`: looks at the table, proposes a map, shows it, asks, attaches, and follows the backfill."""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from feed.cli.attach_report import command_of, is_terminal, show_difference, show_map, show_sample
+from feed.cli.database import existing_database
+from feed.cli.exit_codes import Exit
+from feed.cli.messages import say
+from feed.database.attach_check import checked, first_rows, sample
+from feed.database.attachments import AttachedTable, attach, attached_tables, detach, equip, statements
+from feed.database.check import check
+from feed.database.connect import owned
+from feed.database.leading import leader
+from feed.database.migrate import migrate
+from feed.database.table_shape import describe, require
+from feed.errors import ConfigurationError
+from feed.model.attach_guess import guess
+from feed.model.attach_map import AttachMap, MapError, check_complete, key_of
+from feed.model.attachment import FIELDS, REQUIRED, AttachmentSpec, OnError
+from feed.model.table import TableShape
+from feed.settings.settings import Settings
+
+_LOOKED = 500
+"""Rows that are read for a guess, and to show what a map makes of them."""
+_SHOWN = 3
+"""Postings that are shown."""
+_POLL = 0.5
+"""Seconds between two looks at the backfill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line asks for."""
+
+    table: str
+    map: AttachMap
+    source: str | None
+    on_error: OnError | None
+    """None: as it is, or `skip`."""
+    backfill: bool
+    adopt: bool
+    sql: bool
+    yes: bool
+    options: Mapping[str, str | None]
+    """The options besides the map as they were given, for the command line that is shown; None: not given, "": a flag."""
+
+
+class AttachRun:
+    """One run of `feed attach`."""
+
+    def __init__(self, settings: Settings, wanted: Wanted) -> None:
+        self._settings = settings
+        self._wanted = wanted
+        self.interrupted = "interrupted: nothing was changed"
+        """What to say after Ctrl-C."""
+
+    async def attach(self) -> None:
+        """Do it; raises what keeps it from going on, and typer.Exit where the user has said no or must say yes."""
+        schema = self._settings.database.schema_name
+        async with existing_database(self._settings) as dsn:
+            await check(self._settings.database, dsn)
+            async with owned(self._settings.database, dsn, "attach") as connection:
+                shape = await describe(connection, self._wanted.table)
+                old = await _attached(connection, shape)
+                if not self._wanted.sql:
+                    require(shape)
+                spec, guessed = await self._proposed(connection, shape, old)
+                check_complete(spec.fields, shape)
+                found = await checked(connection, shape, spec)
+                spec = found.spec
+                if self._wanted.sql:
+                    await self._print_sql(connection, shape, spec, old)
+                    return
+                seen = await sample(connection, shape, spec, _LOOKED, _SHOWN)
+                show_map(spec, seen)
+                show_sample(shape, seen)
+                for note in found.notes:
+                    say(note)
+                changed = old is not None and show_difference(old.spec, spec)
+                if guessed or changed:
+                    self._ask(spec.table, self._wanted.map if changed else _map_of(spec))
+                self.interrupted = "interrupted: run the same command again to continue"
+                await migrate(self._settings, dsn)
+                if old is None:
+                    await attach(connection, schema, spec, shape, adopt=self._wanted.adopt)
+                    say(f"{shape.name} is attached: its postings have the source {spec.source}")
+                elif changed:
+                    # The postings keep their ids; those that differ under the new map are updated by the comparison.
+                    await detach(connection, schema, old.number, keep=True)
+                    await attach(connection, schema, spec, shape, adopt=True)
+                    say(f"{shape.name} has the new map")
+                else:
+                    await equip(connection, schema, old.number)
+                    say(f"{shape.name} is attached just so: there was nothing to change")
+                await self._follow(connection, shape)
+
+    async def _proposed(
+        self, connection: Any, shape: TableShape, old: AttachedTable | None
+    ) -> tuple[AttachmentSpec, bool]:
+        """Return the attachment that is asked for, not yet checked, and whether any of it was guessed."""
+        given, wanted = self._wanted.map, self._wanted
+        if old is not None:
+            return _altered(old.spec, wanted), False
+        key = key_of(shape, given.key)
+        fields, where, closed = given.fields, given.where, given.closed
+        guessed = not all(name in fields for name in REQUIRED)
+        if guessed:
+            rows = [] if shape.grants else await first_rows(connection, shape, _LOOKED)
+            found = guess(shape, rows)
+            fields = {name: both[name] for name in FIELDS if name in (both := found.fields | fields)}
+            where, closed = where or found.where, closed or found.closed
+            if not all(name in fields for name in REQUIRED) and found.fields:
+                names = ", ".join(f"{name}={expression}" for name, expression in found.fields.items())
+                say(f"guessed by the columns' names: {names}")
+        spec = AttachmentSpec(
+            shape.name, wanted.source or shape.name.replace('"', ""), key, fields, _unless("true", where),
+            _unless("false", closed), on_error=wanted.on_error or "skip", backfill=wanted.backfill,
+        )  # fmt: skip
+        return spec, guessed
+
+    def _ask(self, table: str, given: AttachMap) -> None:
+        """Ask whether to go on; raises typer.Exit where the answer is no, or where nobody is there to answer."""
+        if self._wanted.yes:
+            return
+        command = command_of(table, given, {**self._wanted.options, "--yes": ""})
+        if not is_terminal():
+            say("nothing was changed. To attach the table with just this map, run:")
+            print(command)
+            raise typer.Exit(Exit.USAGE)
+        print(f"\nThis map as a command:\n\n{command}\n")
+        if not typer.confirm(f"Attach {table} with this map?"):
+            say("nothing was changed")
+            raise typer.Exit(Exit.FAILED)
+
+    async def _print_sql(
+        self, connection: Any, shape: TableShape, spec: AttachmentSpec, old: AttachedTable | None
+    ) -> None:
+        """Print what an administrator runs instead of this command."""
+        if old is not None:
+            raise ConfigurationError(f"{shape.name} is attached already; `feed attached` shows how. Detach it first.")
+        command = command_of(spec.table, _map_of(spec), self._wanted.options)
+        print("\n".join(f"-- {line}" for line in command.splitlines()))
+        for statement in await statements(connection, self._settings.database.schema_name, spec, shape):
+            print(f"{statement.rstrip(';')};")
+
+    async def _follow(self, connection: Any, shape: TableShape) -> None:
+        """Show on a terminal how the rows that are there become postings, until all have, and say who does it."""
+        self.interrupted = (
+            "the table stays attached, and its rows go on to become postings: `feed attached` shows how far"
+        )
+        now = await _attached(connection, shape)
+        if now is None or now.compared_at is not None:
+            return
+        if await leader(connection, self._settings.database.schema_name) is None:
+            say("no feed serve runs: start it, and the rows that are there become postings")
+            return
+        if not sys.stderr.isatty():
+            say("its rows become postings in the background: `feed attached` shows how far")
+            return
+        columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.completed:,} rows"), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            bar = progress.add_task("rows", total=shape.rows or None)
+            while now is not None and now.compared_at is None and now.broken is None:
+                progress.update(bar, completed=now.read or 0)
+                await asyncio.sleep(_POLL)
+                now = await _attached(connection, shape)
+        if now is not None and now.broken is not None:
+            raise ConfigurationError(f"{shape.name} cannot be compared: {now.broken}")
+        if now is not None:
+            say(f"all {now.rows:,} rows have been read: {now.open:,} postings are open, {now.bad:,} rows make none")
+
+
+async def _attached(connection: Any, shape: TableShape) -> AttachedTable | None:
+    """Return the attachment of a table, None where it has none (or feed has no schema yet)."""
+    if not await connection.fetchval("SELECT to_regclass('attachment') IS NOT NULL"):
+        return None
+    return next((one for one in await attached_tables(connection) if one.name == shape.name), None)
+
+
+def _altered(old: AttachmentSpec, wanted: Wanted) -> AttachmentSpec:
+    """Return an attachment with what the command line changes of it; raises MapError for what cannot change."""
+    given = wanted.map
+    for option, now, then in (("--source", wanted.source, old.source), ("--key", given.key, old.key)):
+        if now and now != then:
+            told = then if isinstance(then, str) else ",".join(then)
+            raise MapError(
+                f"{option}: {old.table} is attached with {told}, which cannot be changed, because its postings would become "
+                "others. Run feed detach first."
+            )
+    both = old.fields | given.fields
+    return replace(
+        old,
+        fields={name: both[name] for name in FIELDS if name in both and both[name].upper() != "NULL"},
+        where=_unless("true", given.where or old.where),
+        closed=_unless("false", given.closed or old.closed),
+        on_error=wanted.on_error or old.on_error,
+    )
+
+
+def _map_of(spec: AttachmentSpec) -> AttachMap:
+    return AttachMap(spec.fields, spec.where, spec.closed)
+
+
+def _unless(nothing: str, expression: str | None) -> str | None:
+    """Return the expression, or None where it says what holds without one."""
+    return None if expression is None or expression.lower() == nothing else expression
