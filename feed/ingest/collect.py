@@ -32,18 +32,20 @@ def collect(
     *,
     complete: bool,
     company: str | None = None,
+    of_one_company: bool = False,
 ) -> Found:
     """Return the postings that `read` makes of `records`, the first of each external id.
 
-    `read` returns None for what is no posting of the board. `company` is the name for postings
-    that come without one. Optional fields that do not fit are cut or left out; a posting without one of the needed
-    fields is a bad one. Raises Malformed where there are more records than any board has.
+    `read` returns None for what is no posting of the board. `company` is the name for postings that come without one;
+    `of_one_company` says that the board is one company's, whose name its postings tell. Optional fields that do not fit
+    are cut or left out; a posting without one of the needed fields is a bad one. Raises Malformed where there are more
+    records than any board has.
     """
     if len(records) > _MOST:
         raise Malformed(f"{source}: the list holds {len(records):,} records; at most {_MOST:,} are read.")
     postings: dict[str, PostingIn] = {}
     bad: list[BadPosting] = []
-    told: set[str] = set()
+    told: set[str | None] = set()
     for index, record in enumerate(records):
         if not isinstance(record, dict):
             bad.append(BadPosting(None, [Fault("posting", f"must be an object, and is {kind_of(record)}", index)]))
@@ -55,14 +57,16 @@ def collect(
             faults = [Fault(fault.field, fault.message, index) for fault in fields.faults]
             bad.append(BadPosting(fields.external_id, faults))
             continue
-        if fields.get("company"):
-            told.add(fields["company"])
+        told.add(fields.get("company"))
         made = _posting({**fields, "source": source, "company": fields.get("company") or company}, index)
         if isinstance(made, BadPosting):
             bad.append(made)
         elif made.external_id is not None:
-            postings.setdefault(made.external_id, made)
-    name = told.pop() if len(told) == 1 else None
+            first = postings.setdefault(made.external_id, made)
+            if (first.url, first.title) != (made.url, made.title):
+                fault = Fault("external_id", "is that of another posting in the list; the first one counts", index)
+                bad.append(BadPosting(made.external_id, [fault]))
+    name = told.pop() if of_one_company and len(told) == 1 else None
     return Found(tuple(postings.values()), complete, tuple(bad), name)
 
 

@@ -12,7 +12,7 @@ from feed.ingest.adapter import Answer, Found, Malformed
 from feed.ingest.board import SingleAnswer
 from feed.ingest.body import parse_json, tree_text
 from feed.ingest.collect import Fields, collect
-from feed.ingest.description import described
+from feed.ingest.description import described, plain
 from feed.ingest.places import address, country, joined, only
 from feed.ingest.record import Record, line
 from feed.ingest.salary import Pay, salary
@@ -96,7 +96,7 @@ def _postings(data: Any) -> Iterator[dict[str, Any]]:
 
 
 def _posting(job: Record, page: str) -> Fields:
-    title = job.text("title")
+    title = plain(job.text("title"))
     own = job.text("url")
     places = [Record({"address": one}) for place in job.records("jobLocation") for one in _each(place.at("address"))]
     remote = "TELECOMMUTE" in [line(one) for one in _each(job.at("jobLocationType"))]
