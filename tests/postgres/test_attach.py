@@ -3,7 +3,8 @@
 import asyncpg
 import pytest
 
-from feed.database.attachments import attached_tables, detach, equip
+from feed.database.attach import detach, equip
+from feed.database.attachments import attached_tables
 from feed.database.retention import expire
 from feed.errors import ConfigurationError
 from tests.conftest import Connect
