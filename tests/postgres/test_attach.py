@@ -3,11 +3,16 @@
 import asyncpg
 import pytest
 
-from feed.database.attachments import attached_tables, detach, equip
+from feed.database.attach import detach, equip
+from feed.database.attachments import attached_tables
+from feed.database.comparison import compare
+from feed.database.retention import expire
 from feed.errors import ConfigurationError
+from feed.settings.log import LogSettings
 from tests.conftest import Connect
 from tests.postgres.attaching import VACANCIES, attached, compared, postings, spec
 from tests.postgres.events import Connection, add, advanced, logged
+from tests.waiting import until
 
 ONE = "00000000-0000-0000-0000-000000000001"
 TWO = "00000000-0000-0000-0000-000000000002"
@@ -115,6 +120,7 @@ async def test_columns_may_be_renamed_added_and_dropped_but_what_the_map_reads_i
     await vacancies.execute("INSERT INTO shop.vacancies (id, headline) VALUES ($1, 'a')", ONE)
     await vacancies.execute("ALTER TABLE shop.vacancies RENAME headline TO heading")
     await vacancies.execute("ALTER TABLE shop.vacancies ADD note text")
+    await vacancies.execute("ALTER TABLE shop.vacancies ALTER skills TYPE varchar(50)[]")
     await vacancies.execute("ALTER TABLE shop.vacancies DROP hits")
     await vacancies.execute("UPDATE shop.vacancies SET heading = 'b'")
     for refused in ("DROP link", "ALTER link TYPE varchar(100)"):
@@ -297,6 +303,24 @@ async def test_a_comparison_leaves_rows_whose_event_is_on_its_way_to_that(
     assert await postings(vacancies) == {ONE: "b", TWO: "x"}
 
 
+async def test_expiry_leaves_a_posting_whose_event_is_on_its_way_to_that(vacancies: Connection) -> None:
+    await vacancies.execute("ALTER TABLE shop.vacancies ADD ends timestamptz")
+    await attached(vacancies, spec(fields={"valid_through": "ends"}))
+    insert = (
+        "INSERT INTO shop.vacancies (headline, ends) VALUES ('a', clock_timestamp() + interval '0.1 s') RETURNING ends"
+    )
+    ends = await vacancies.fetchval(insert)
+    await advanced(vacancies)
+    await vacancies.execute("UPDATE shop.vacancies SET city = 'Ulm'")
+    await until(lambda: vacancies.fetchval("SELECT clock_timestamp() > $1", ends))
+    assert await expire(vacancies) == 0
+    await advanced(vacancies)
+    await expire(vacancies)
+    events = await logged(vacancies)
+    assert [event.job["version"] for event in events] == list(range(1, len(events) + 1))
+    assert (str(events[-1].kind), events[-1].reason, events[-1].job["location"]) == ("closed", "expired", "Ulm, DE")
+
+
 async def test_postings_of_an_attached_table_are_written_there_alone(vacancies: Connection) -> None:
     await attached(vacancies)
     await vacancies.execute("INSERT INTO shop.vacancies (id, headline) VALUES ($1, 'a')", ONE)
@@ -357,3 +381,18 @@ async def test_rows_that_the_condition_leaves_out_are_no_postings(vacancies: Con
     await vacancies.execute("UPDATE shop.vacancies SET hits = 10 - hits")
     assert told(await advanced(vacancies))[0] == ("posted", None, "b")
     assert await postings(vacancies) == {ONE: "a"}
+
+
+@pytest.mark.parametrize("column", ["link", "id"])
+async def test_a_map_that_was_dropped_breaks_neither_writes_nor_other_tables(vacancies: Connection, column: str) -> None:
+    number = await attached(vacancies)
+    await vacancies.execute("INSERT INTO shop.vacancies (id, headline) VALUES ($1, 'a')", ONE)
+    await advanced(vacancies)
+    await vacancies.execute(f"ALTER TABLE shop.vacancies DROP {column} CASCADE")
+    await vacancies.execute("UPDATE shop.vacancies SET headline = 'b'")
+    assert await compare(vacancies, "feed", number, LogSettings()) is None
+    [table] = await attached_tables(vacancies)
+    assert table.broken is not None
+    assert f"no column {column} any more" in table.broken
+    assert await postings(vacancies) == {ONE: "a"}
+    assert await detach(vacancies, "feed", number) == 1

@@ -3,11 +3,14 @@
 import asyncio
 import os
 import shlex
+import signal
 import sys
 from asyncio.subprocess import PIPE
 from typing import Any
 
+import asyncpg
 import httpx
+import pytest
 
 from tests.conftest import Running
 from tests.postgres.events import Connection, opened
@@ -120,11 +123,23 @@ async def test_another_map_is_shown_as_a_difference_and_the_postings_keep_their_
     assert {(row["location"], row["seniority"], row["closed_at"]) for row in rows} == {("Berlin", None, None)}
 
     assert "nothing to change" in await done(dsn, "attach", "app.stellen")
+    with pytest.raises(asyncpg.FeatureNotSupportedError, match="cannot alter type of a column used by"):
+        await database.execute("ALTER TABLE app.stellen ALTER COLUMN stellenbezeichnung TYPE varchar(300)")
     code, _, err = await run(dsn, "attach", "app.stellen", "--source", "other")
     assert (code, "Run feed detach first" in err) == (2, True)
     err = await done(dsn, "detach", "app.stellen", "--keep")
     assert "its 400 open postings stay" in err
     assert await database.fetchval("SELECT count(*) FROM job WHERE closed_at IS NULL") == 400
+
+    # The way to change what the map holds on to: by itself, no posting becomes another one.
+    await database.execute("ALTER TABLE app.stellen ALTER COLUMN stellenbezeichnung TYPE varchar(300)")
+    code, _, err = await run(dsn, "attach", "app.stellen", *MAP)
+    assert (code, "--adopt" in err) == (2, True)
+    await done(dsn, "attach", "app.stellen", *MAP, "--adopt")
+    await until(lambda: compared(database))
+    rows = await database.fetch("SELECT external_id, id, closed_at FROM job")
+    assert {row["external_id"]: row["id"] for row in rows} == ids
+    assert {row["closed_at"] for row in rows} == {None}
 
 
 async def test_what_an_administrator_runs_is_printed_and_is_all_that_it_takes(
@@ -194,12 +209,16 @@ async def test_a_company_without_a_column_is_asked_for_and_the_rest_is_guessed(d
     assert (code, "did you mean title?" in err) == (2, True)
 
 
-async def test_on_a_terminal_it_asks_and_no_means_no(database: Connection, dsn: str) -> None:
+async def test_on_a_terminal_it_asks_and_only_yes_means_yes(database: Connection, dsn: str) -> None:
     await database.execute(
         "CREATE TABLE public.vacancies (id bigint PRIMARY KEY, title text, company text, url text);"
         "INSERT INTO public.vacancies VALUES (1, 'Baker', 'Acme', 'https://acme.example/1')"
     )
-    for answer, code, attachments in (("n", 1, 0), ("y", 0, 1)):
+    for answer, code, attachments, said in (
+        (b"n\n", 1, 0, b"nothing was changed"),
+        (signal.SIGINT, 130, 0, b"interrupted: nothing was changed"),
+        (b"y\n", 0, 1, b"no feed serve runs"),
+    ):
         ours, theirs = os.openpty()
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "feed", "attach", "vacancies", "--database-url", dsn, cwd=ROOT, stdin=theirs,
@@ -208,12 +227,15 @@ async def test_on_a_terminal_it_asks_and_no_means_no(database: Connection, dsn: 
         os.close(theirs)
         shown = await asyncio.to_thread(_read_until, ours, "[y/N]")
         assert "POSTING 1" in shown
-        os.write(ours, f"{answer}\n".encode())
+        if isinstance(answer, bytes):
+            os.write(ours, answer)
+        else:
+            process.send_signal(answer)
         _, err = await process.communicate()
         os.close(ours)
-        assert process.returncode == code, err
+        assert (process.returncode, said in err) == (code, True), err
+        assert b"Traceback" not in err
         assert await database.fetchval("SELECT count(*) FROM attachment") == attachments
-    assert b"no feed serve runs" in err
 
 
 def _read_until(descriptor: int, mark: str) -> str:
