@@ -22,6 +22,7 @@ from feed.ingest.retry_after import retry_after
 from feed.model.source_run import Validators
 from feed.settings.settings import load_settings
 from tests.ingest.fault_server import ALLOWED, FORBIDDEN, FaultServer, answer, fault_server, in_turn, raw
+from tests.waiting import until
 
 MB = 1024 * 1024
 QUICK = {
@@ -259,6 +260,7 @@ async def test_a_host_is_asked_one_request_at_a_time_with_a_gap_and_others_meanw
     async with fetching(ingest_gap=0.2, ingest_concurrency=2) as fetcher, asyncio.TaskGroup() as tasks:
         held = tasks.create_task(fetcher.get(server.url("/slow"), Ask()))
         same = [tasks.create_task(fetcher.get(server.url("/quick"), Ask())) for _ in range(3)]
+        await until(lambda: server.open)
         await fetcher.get(server.url("/quick", "localhost"), Ask())  # another host: it goes past those that wait
         assert not held.done()
         assert not any(task.done() for task in same)

@@ -175,6 +175,7 @@ async def test_a_run_that_is_cancelled_leaves_nothing_half_written_and_the_next_
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
+    await rig.database.execute("UPDATE source SET claim = NULL, claimed_until = NULL")  # as the schedule does
     assert await rig.database.fetchval("SELECT count(*) FROM job") == 2 * CHUNK
     assert await rig.database.fetchval("SELECT count(*) FROM source_posting") == 2 * CHUNK
     source = await rig.source()
