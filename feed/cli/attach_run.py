@@ -105,7 +105,7 @@ class AttachRun:
         print(f"\nThis map as a command:\n\n{command}\n")
         try:
             agreed = typer.confirm(f"Attach {table} with this map?")
-        except typer.Abort:  # Ctrl-C
+        except typer.Abort:  # Ctrl-C or Ctrl-D
             raise KeyboardInterrupt from None
         if not agreed:
             say("nothing was changed")
