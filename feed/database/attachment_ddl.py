@@ -152,31 +152,21 @@ class AttachmentDdl:
         ]
 
     def triggers(self, relation: Relation) -> list[str]:
-        """Return the statements that create the triggers on one relation."""
+        """Return the statements that create the triggers on one relation, in the place of those that are there."""
         execute = f"FOR EACH STATEMENT EXECUTE FUNCTION {self.capture(relation)}()"
-        on = f"ON {relation.name}"
+        seen = {
+            "insert": "REFERENCING NEW TABLE AS new_rows",
+            "update": "REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows",
+            "delete": "REFERENCING OLD TABLE AS old_rows",
+            "truncate": "",
+        }
         made = [
-            f"CREATE TRIGGER {self._trigger('insert')} AFTER INSERT {on} REFERENCING NEW TABLE AS new_rows {execute}",
-            f"CREATE TRIGGER {self._trigger('update')} AFTER UPDATE {on} "
-            f"REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows {execute}",
-            f"CREATE TRIGGER {self._trigger('delete')} AFTER DELETE {on} REFERENCING OLD TABLE AS old_rows {execute}",
-            f"CREATE TRIGGER {self._trigger('truncate')} AFTER TRUNCATE {on} {execute}",
+            f"CREATE OR REPLACE TRIGGER {self._trigger(one)} AFTER {one.upper()} ON {relation.name} {rows} {execute}"
+            for one, rows in seen.items()
         ]
         if relation.owned:
-            made += [
-                f"ALTER TABLE ONLY {relation.name} ENABLE ALWAYS TRIGGER {self._trigger(one)}"
-                for one in ("insert", "update", "delete", "truncate")
-            ]
+            made += [f"ALTER TABLE ONLY {relation.name} ENABLE ALWAYS TRIGGER {self._trigger(one)}" for one in seen]
         return made
-
-    def drop_triggers(self, relation: Relation) -> list[str]:
-        """Return the statements that drop the triggers on one relation; none where another role owns it."""
-        if not relation.owned:
-            return []
-        return [
-            f"DROP TRIGGER IF EXISTS {self._trigger(one)} ON {relation.name}"
-            for one in ("insert", "update", "delete", "truncate")
-        ]
 
     def trigger_name(self, operation: str) -> str:
         """Return the name of the trigger for one operation, not quoted."""

@@ -256,20 +256,22 @@ async def equip(connection: Any, schema: str, number: int, attempts: int | None 
             )
         }  # fmt: skip
         there = {
-            (row["oid"], row["name"])
+            (row["oid"], row["name"], row["function"])
             for row in await connection.fetch(
-                "SELECT t.tgrelid::bigint AS oid, t.tgname::text AS name FROM pg_trigger t WHERE NOT t.tgisinternal "
-                "AND t.tgrelid = ANY ($1::bigint[]::oid[]) AND t.tgenabled <> 'D'",
+                "SELECT t.tgrelid::bigint AS oid, t.tgname::text AS name, p.proname::text AS function "
+                "FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid "
+                "WHERE NOT t.tgisinternal AND t.tgrelid = ANY ($1::bigint[]::oid[]) AND t.tgenabled <> 'D'",
                 [one.oid for one in attached.relations],
             )
         }  # fmt: skip
         for relation in attached.relations:
-            if bodies.get(f"capture_{number}_{relation.oid}") != attached.ddl.capture_body(relation):
+            function = f"capture_{number}_{relation.oid}"
+            if bodies.get(function) != attached.ddl.capture_body(relation):
                 for statement in attached.ddl.capture_function(relation):
                     await connection.execute(statement)
                 changed.append(relation.name)
             operations = ("insert", "update", "delete", "truncate")
-            if any((relation.oid, attached.ddl.trigger_name(one)) not in there for one in operations):
+            if any((relation.oid, attached.ddl.trigger_name(one), function) not in there for one in operations):
                 create = partial(_create_triggers, connection, attached.ddl, relation)
                 what = f"the triggers on {relation.name}"
                 await unobtrusively(connection, what, create, "run feed attach again", attempts)
@@ -288,7 +290,7 @@ async def equip(connection: Any, schema: str, number: int, attempts: int | None 
 
 
 async def _create_triggers(connection: Any, ddl: AttachmentDdl, relation: Relation) -> None:
-    for statement in [*ddl.drop_triggers(relation), *ddl.triggers(relation)]:
+    for statement in ddl.triggers(relation):
         await connection.execute(statement)
 
 

@@ -26,6 +26,11 @@ _BAD = 1_000
 """Rows that the map fails on after which a comparison is given up."""
 
 _RECONCILE = "SELECT * FROM reconcile($1, $2, $3::text[], $4)"
+_FORGET = """
+DELETE FROM attachment_doubt WHERE attachment = $1 AND id <= (
+  SELECT d.id FROM attachment_doubt d WHERE d.attachment = $1 ORDER BY d.id DESC OFFSET 100 LIMIT 1)
+"""
+"""Of a table that cannot be compared, only the newest doubts are kept: a write that is not captured leaves one each time."""
 _SAVE = "UPDATE attachment SET pass = $2 WHERE id = $1"
 _END = """
 UPDATE attachment SET pass = NULL, compared_at = CASE WHEN $3::text IS NULL THEN clock_timestamp() ELSE compared_at END,
@@ -98,11 +103,11 @@ async def _begin(connection: Any, schema: str, number: int) -> Attached | None:
     """Return the attachment, or None where its table cannot be compared: it says then why."""
     attached = await load(connection, schema, number)
     if attached is None:
-        await connection.execute(_END, number, 0, "the table is gone: run feed detach")
+        await _give_up(connection, number, "the table is gone: run feed detach")
         return None
     shape = await describe(connection, attached.spec.table)
     if shape.row_security is not None or shape.grants:
-        await connection.execute(_END, number, 0, shape.row_security or f"a right is missing: {' '.join(shape.grants)}")
+        await _give_up(connection, number, shape.row_security or f"a right is missing: {' '.join(shape.grants)}")
         return None
     return attached
 
@@ -148,7 +153,7 @@ async def _skip(connection: Any, attached: Attached, error: asyncpg.PostgresErro
         row = await connection.fetchrow(attached.ddl.key_query(attached.types), going.place, 1)
         if row is None or going.phase != "rows" or going.bad >= _BAD:
             log.error("an attached table cannot be compared", table=attached.spec.table, error=str(error))
-            await connection.execute(_END, number, 0, f"the map fails: {error}")
+            await _give_up(connection, number, f"the map fails: {error}")
             return None
         await connection.execute(_FAILED, number, row["posting"], str(error))
         going = replace(going, place=row["place"], bad=going.bad + 1, read=going.read + 1)
@@ -169,6 +174,12 @@ async def _going(connection: Any, number: int) -> Comparison | None:
     await connection.execute("DELETE FROM attachment_bad WHERE attachment = $1", number)
     doubt = await connection.fetchval("SELECT max(d.id) FROM attachment_doubt d WHERE d.attachment = $1", number)
     return Comparison(doubt=doubt or 0)
+
+
+async def _give_up(connection: Any, number: int, why: str) -> None:
+    """Note why a table cannot be compared."""
+    await connection.execute(_END, number, 0, why)
+    await connection.execute(_FORGET, number)
 
 
 async def _save(connection: Any, number: int, going: Comparison) -> None:

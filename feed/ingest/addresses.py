@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from feed.ingest.adapter import FetchError
@@ -12,13 +13,24 @@ Address = IPv4Address | IPv6Address
 _NAT64 = IPv6Network("64:ff9b::/96")
 _MOST = 3
 """Addresses of one host that are tried."""
+_THREADS = 4
+"""Names that are resolved at a time."""
 
 
 class Addresses:
-    """Resolves names, and leaves out what must not be connected to. `allowed` are private networks that may be."""
+    """Resolves names, and leaves out what must not be connected to. `allowed` are private networks that may be.
+
+    Names are resolved in threads of its own: one that takes for ever must not hold up what else the process resolves, such
+    as its database.
+    """
 
     def __init__(self, allowed: Iterable[IPv4Network | IPv6Network]) -> None:
         self._allowed = tuple(allowed)
+        self._threads = ThreadPoolExecutor(_THREADS, "resolving")
+
+    def close(self) -> None:
+        """Wait for no name any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def of(self, host: str, port: int) -> list[str]:
         """Return the addresses of a host that may be connected to, the best first.
@@ -27,10 +39,10 @@ class Addresses:
         Raises FetchError where the name is not known, or none of its addresses may be connected to.
         """
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, _resolve, host, port)
         except (OSError, UnicodeError) as error:
             raise FetchError(f"the host {host} cannot be found: {error}", "network") from None
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        addresses = list(dict.fromkeys(found))
         good = [address for address in addresses if self.may_connect(address)]
         if not good:
             raise FetchError(
@@ -48,6 +60,10 @@ class Addresses:
         if any(address in network for network in self._allowed if network.version == address.version):
             return True
         return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def _resolve(host: str, port: int) -> list[str]:
+    return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 def _meant(address: Address) -> Address:

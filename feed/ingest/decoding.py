@@ -33,7 +33,7 @@ class Body:
         """Take the next piece, in steps, so that others get their turn between them."""
         self._raw += len(piece)
         if self._raw > self._most:
-            raise self._too_large()
+            raise too_large(self._most)
         if self._inflate is None:
             self._whole.write(piece)
             return
@@ -58,9 +58,11 @@ class Body:
                 self._inflate = zlib.decompressobj(wbits=31)  # several gzip members are one body
             self._whole.write(self._inflate.decompress(piece, _STEP))
             if self._whole.tell() > self._most:
-                raise self._too_large()
+                raise too_large(self._most)
             piece = self._inflate.unused_data or self._inflate.unconsumed_tail
             yield
 
-    def _too_large(self) -> FetchError:
-        return FetchError(f"the answer is larger than {self._most:,} bytes (FEED_INGEST_MAX_BYTES)", "too_large", 200)
+
+def too_large(most: int) -> FetchError:
+    """Return the error of an answer that is over `most` bytes."""
+    return FetchError(f"the answer is larger than {most:,} bytes (FEED_INGEST_MAX_BYTES)", "too_large", 200)

@@ -14,7 +14,7 @@ from feed import __version__
 from feed.errors import ConfigurationError
 from feed.ingest.adapter import Answer, FetchError, FetchFailure, NotModified
 from feed.ingest.addresses import Addresses
-from feed.ingest.decoding import ACCEPTED, Body
+from feed.ingest.decoding import ACCEPTED, Body, too_large
 from feed.ingest.lanes import Lanes
 from feed.ingest.retry_after import retry_after
 from feed.model.source_run import Validators
@@ -64,24 +64,24 @@ class Fetcher:
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._robots: Robots | None = None
 
+    def close(self) -> None:
+        """Give up what is not connected yet."""
+        self._addresses.close()
+
     async def get(self, url: str, ask: Ask) -> Answer:
         """Return the answer to a GET of `url`; raises FetchError and NotModified.
 
         What may pass is tried again, after a wait that doubles.
         """
-        wait = self._settings.backoff
-        for attempt in range(self._settings.retries + 1):
+        wait, left = self._settings.backoff, self._settings.retries
+        while True:
             try:
                 return await self._follow(url, ask)
             except FetchError as error:
-                asked = error.retry_after
-                if attempt == self._settings.retries or error.kind not in _PASSING or (asked or 0.0) > PATIENCE:
+                if not left or not _may_pass(error):
                     raise
-                if error.kind == "rate_limited" and asked is None:
-                    raise
-                await asyncio.sleep(max(asked or 0.0, wait * random.uniform(0.5, 1.5)))
-                wait *= 2
-        raise FetchError(f"{_shown(httpx.URL(url))} was not asked for", "network")
+                await asyncio.sleep(max(error.retry_after or 0.0, wait * random.uniform(0.5, 1.5)))
+            wait, left = wait * 2, left - 1
 
     async def _follow(self, url: str, ask: Ask) -> Answer:
         at = _checked(url, self._settings)
@@ -175,6 +175,9 @@ class Fetcher:
         return Answer(str(url), whole, headers.get("content-type", ""), headers)
 
     async def _body(self, response: httpx.Response) -> bytes:
+        announced = response.headers.get("content-length", "")
+        if announced.isascii() and announced.isdigit() and int(announced[:20]) > self._settings.max_bytes:
+            raise too_large(self._settings.max_bytes)
         body = Body(response.headers.get("content-encoding", "").strip().lower(), self._settings.max_bytes)
         async for piece in response.aiter_raw():
             for _ in body.add(piece):
@@ -185,7 +188,7 @@ class Fetcher:
 @asynccontextmanager
 async def opened(settings: IngestSettings) -> AsyncIterator[Fetcher]:
     """Yield a fetcher; its connections are closed on leaving. Raises ConfigurationError for a bad FEED_INGEST_CA_FILE."""
-    trusted = httpx.create_ssl_context(trust_env=False)
+    trusted = await asyncio.to_thread(httpx.create_ssl_context, trust_env=False)
     if settings.ca_file is not None:
         try:
             trusted.load_verify_locations(settings.ca_file)
@@ -200,10 +203,21 @@ async def opened(settings: IngestSettings) -> AsyncIterator[Fetcher]:
         limits=httpx.Limits(max_keepalive_connections=0),
     )
     async with client:
-        yield Fetcher(settings, client)
+        fetcher = Fetcher(settings, client)
+        try:
+            yield fetcher
+        finally:
+            fetcher.close()
 
 
 _PORTS = {"https": 443, "http": 80}
+
+
+def _may_pass(error: FetchError) -> bool:
+    """Return whether it is worth asking again within this run; a 429 without `Retry-After` is left to the next one."""
+    if error.kind == "rate_limited" and error.retry_after is None:
+        return False
+    return error.kind in _PASSING and (error.retry_after or 0.0) <= PATIENCE
 
 
 def _checked(url: str, settings: IngestSettings) -> httpx.URL:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 
 import structlog
 
@@ -66,8 +67,9 @@ async def scheduled(settings: IngestSettings, jobs: JobStore, runs: SourceRuns) 
     Raises ConfigurationError for a bad FEED_INGEST_CA_FILE, and where the libraries are missing (`missing_extra`).
     """
     try:
-        from feed.ingest.adapters import adapter_of  # needs the extra, which `feed serve` without sources does without
+        # It needs the extra, which `feed serve` without sources does without; it takes long enough to hold up live streams.
+        adapters = await asyncio.to_thread(import_module, "feed.ingest.adapters")
     except ImportError as error:
         raise ConfigurationError(missing_extra() or str(error)) from error
     async with opened(settings) as fetcher:
-        yield Schedule(settings, runs, Runner(settings, fetcher, jobs, runs, adapter_of).run)
+        yield Schedule(settings, runs, Runner(settings, fetcher, jobs, runs, adapters.adapter_of).run)

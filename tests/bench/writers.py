@@ -33,7 +33,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from feed.database.attachments import attach
 from feed.database.migrate import migrate
+from feed.database.table_shape import describe
+from feed.model.attachment import AttachmentSpec
 from feed.settings.settings import load_settings
 from tests.cluster import Cluster
 from tests.torture.services import ServiceProcess
@@ -43,7 +46,13 @@ VARIANTS = {
     "capture": "the feed's triggers alone",
     "service": "the whole service",
     "notify": "for contrast: NOTIFY a row",
+    "own": "a table of somebody else's, without feed",
+    "attached": "the same table, attached, and the whole service",
 }
+SERVED = ("service", "attached")
+"""Those that the whole service runs for."""
+BULK = ("plain", "capture", "own", "attached")
+"""Those that are loaded with many rows at once, while no service runs."""
 MEMORY = Path("/dev/shm")
 ROOM = 3 * 1024**3
 """Bytes that must be free there."""
@@ -69,13 +78,53 @@ _VALUES = (
     "'bench', 'Site Reliability Engineer ' || {n}, 'Acme', 'https://acme.example/jobs/' || {n}, 'Berlin, Germany', "
     "'Germany', 'hybrid', 'full-time', '{{python,postgres}}', 70000, 90000, 'EUR'"
 )
-SCRIPT = f"\\set n random(1, 1000000)\nINSERT INTO feed.job ({_COLUMNS}) VALUES ({_VALUES.format(n=':n')});\n"
+
+# The same posting in a table of somebody else's: with a key that the database makes, as an application would have it.
+_OWN = """
+CREATE TABLE public.vacancies (
+  id uuid PRIMARY KEY DEFAULT gen_random_uuid(), headline text NOT NULL, firm text NOT NULL, link text NOT NULL, place text,
+  land text, model text, contract text, skills text[] NOT NULL DEFAULT '{}', pay_from numeric, pay_to numeric, money text,
+  active boolean NOT NULL DEFAULT true, created_at timestamptz NOT NULL DEFAULT clock_timestamp())
+"""
+_OWN_COLUMNS = "headline, firm, link, place, land, model, contract, skills, pay_from, pay_to, money"
+_OWN_FIELDS = {
+    "title": "headline", "company": "firm", "url": "link", "location": "place", "country": "land", "workplace": "model",
+    "employment_type": "contract", "tags": "skills", "salary_min": "pay_from", "salary_max": "pay_to", "currency": "money",
+    "posted_at": "created_at",
+}  # fmt: skip
 
 _NOTIFY = """
 CREATE FUNCTION feed.loud() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_notify('loud', NEW.id::text); RETURN NULL; END $$;
 CREATE TRIGGER loud AFTER INSERT ON feed.job FOR EACH ROW EXECUTE FUNCTION feed.loud();
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A table that is written to, its columns, and SQL for the values of row `{n}`."""
+
+    table: str
+    columns: str
+    values: str
+
+    def script(self) -> str:
+        """Return a script for pgbench: one row a transaction."""
+        values = self.values.format(n=":n")
+        return f"\\set n random(1, 1000000)\nINSERT INTO {self.table} ({self.columns}) VALUES ({values});\n"
+
+    def select(self, rows: int) -> str:
+        """Return a query for many rows."""
+        return f"SELECT {self.values.format(n='n')} FROM generate_series(1, {rows}) n"
+
+
+JOB = Target("feed.job", _COLUMNS, _VALUES)
+VACANCIES = Target("public.vacancies", _OWN_COLUMNS, _VALUES.removeprefix("'bench', "))
+
+
+def target(variant: str) -> Target:
+    """The table that the writers of a variant write to."""
+    return VACANCIES if variant in ("own", "attached") else JOB
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +138,7 @@ class Figures:
     one_client: float
     one_client_undelayed: float
     rates: dict[str, float]
-    catch_up_s: float
+    catch_up_s: dict[str, float]
     insert_s: dict[str, float]
     copy_s: dict[str, float]
 
@@ -98,12 +147,24 @@ class Figures:
         return self.rates["service"] / self.rates["capture"]
 
     @property
+    def attached_of_own(self) -> float:
+        return self.rates["attached"] / self.rates["own"]
+
+    @property
     def insert_ratio(self) -> float:
         return self.insert_s["capture"] / self.insert_s["plain"]
 
     @property
     def copy_ratio(self) -> float:
         return self.copy_s["capture"] / self.copy_s["plain"]
+
+    @property
+    def attached_insert_ratio(self) -> float:
+        return self.insert_s["attached"] / self.insert_s["own"]
+
+    @property
+    def attached_copy_ratio(self) -> float:
+        return self.copy_s["attached"] / self.copy_s["own"]
 
 
 class Sink(asyncio.Protocol):
@@ -119,7 +180,7 @@ class Sink(asyncio.Protocol):
 def pgbench(cluster: Cluster, database: str, clients: int, seconds: float) -> float:
     """Transactions a second."""
     script = cluster.root / "script.sql"
-    script.write_text(SCRIPT)
+    script.write_text(target(database).script())
     script.chmod(0o644)
     done = cluster.run(
         "pgbench", "-h", "127.0.0.1", "-p", str(cluster.port), "-U", "postgres", "-n", "-M", "prepared",
@@ -142,6 +203,14 @@ async def prepare(cluster: Cluster, variant: str) -> None:
         await own.execute("ALTER TABLE feed.job DISABLE TRIGGER USER")
     elif variant == "notify":
         await own.execute(f"ALTER TABLE feed.job DISABLE TRIGGER USER; {_NOTIFY}")
+    elif target(variant) is VACANCIES:
+        await own.execute(_OWN)
+    if variant == "attached":
+        await own.execute("SET search_path = feed")
+        spec = AttachmentSpec(
+            table="public.vacancies", source="public.vacancies", key=("id",), fields=_OWN_FIELDS, closed="NOT active"
+        )
+        await attach(own, "feed", spec, await describe(own, spec.table))
     await own.close()
 
 
@@ -178,10 +247,10 @@ async def caught_up(dsn: str) -> float:
 
 async def measure_rates(
     cluster: Cluster, clients: int, rounds: int, seconds: float, progress: Console
-) -> tuple[dict[str, float], float]:
-    """Every variant once a round, in an order that turns; medians, and how long the log took to catch up."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Every variant once a round, in an order that turns; medians, and how long the log took to catch up at the most."""
     rates: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    behind = []
+    behind = dict.fromkeys(SERVED, 0.0)
     order = list(VARIANTS)
     for number in range(rounds):
         for variant in order:
@@ -190,31 +259,32 @@ async def measure_rates(
             await admin.close()
             rate = await asyncio.to_thread(pgbench, cluster, variant, clients, seconds)
             rates[variant].append(rate)
-            if variant == "service":
-                behind.append(await caught_up(cluster.dsn(variant)))
+            if variant in SERVED:
+                behind[variant] = max(behind[variant], await caught_up(cluster.dsn(variant)))
             progress.print(f"round {number + 1}  {variant:8} {rate:9,.0f} tx/s")
         order.append(order.pop(0))
-    return {variant: statistics.median(found) for variant, found in rates.items()}, max(behind)
+    return {variant: statistics.median(found) for variant, found in rates.items()}, behind
 
 
 async def measure_bulk(cluster: Cluster, rows: int, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """One INSERT, and one COPY, of many rows; with the triggers and without; median seconds."""
-    file = cluster.root / "rows.copy"
-    statements = {
-        "insert": f"INSERT INTO feed.job ({_COLUMNS}) SELECT {_VALUES.format(n='n')} FROM generate_series(1, {rows}) n",
-        "copy": f"COPY feed.job ({_COLUMNS}) FROM '{file}'",
-    }
-    seconds: dict[str, dict[str, list[float]]] = {how: {"plain": [], "capture": []} for how in statements}
+    """One INSERT, and one COPY, of many rows, with the triggers and without; median seconds."""
+    seconds: dict[str, dict[str, list[float]]] = {how: {variant: [] for variant in BULK} for how in ("insert", "copy")}
     for number in range(rounds):
-        for variant in ("plain", "capture") if number % 2 else ("capture", "plain"):
+        for variant in BULK if number % 2 else reversed(BULK):
+            into = target(variant)
+            file = cluster.root / f"{into.table}.copy"
             connection = await asyncpg.connect(cluster.dsn(variant))
             if not file.exists():
-                select = f"SELECT {_VALUES.format(n='n')} FROM generate_series(1, {rows}) n"
-                await connection.execute(f"COPY ({select}) TO '{file}'")
+                await connection.execute(f"COPY ({into.select(rows)}) TO '{file}'")
+            statements = {
+                "insert": f"INSERT INTO {into.table} ({into.columns}) {into.select(rows)}",
+                "copy": f"COPY {into.table} ({into.columns}) FROM '{file}'",
+            }
             for how, statement in statements.items():
-                await connection.execute(
-                    "SET session_replication_role = replica; TRUNCATE feed.job, feed.inbox; RESET session_replication_role"
-                )
+                await connection.execute("SET session_replication_role = replica")
+                for table in (into.table, "feed.inbox"):  # in this order: an attached table is captured even so
+                    await connection.execute(f"TRUNCATE {table}")
+                await connection.execute("RESET session_replication_role")
                 await connection.execute("CHECKPOINT")
                 began = time.monotonic()
                 await connection.execute(statement)
@@ -268,7 +338,9 @@ async def measure(
         await slow_down(cluster, disk, delay_ms)
         delayed = await asyncio.to_thread(pgbench, cluster, "plain", 1, 2)
         progress.print(f"one client, no delay {alone:,.0f} tx/s; with {delay_ms:g} ms ({disk}) {delayed:,.0f} tx/s")
-        async with serving(cluster.dsn("service"), subscribers):
+        async with contextlib.AsyncExitStack() as services:
+            for variant in SERVED:
+                await services.enter_async_context(serving(cluster.dsn(variant), subscribers))
             rates, behind = await measure_rates(cluster, clients, rounds, seconds, progress)
         insert, copy = await measure_bulk(cluster, rows, rounds)
     finally:
@@ -292,15 +364,23 @@ def show(figures: Figures, console: Console) -> None:
     met = "met" if figures.service_of_capture >= TARGET else "MISSED"
     console.print(
         f"writers keep {figures.service_of_capture:.2f} of the capture-only rate (target {TARGET}: {met}); "
-        f"the log was complete {figures.catch_up_s:.2f} s after the last commit at the latest"
+        f"the log was complete {figures.catch_up_s['service']:.2f} s after the last commit at the latest"
     )
-    for how, ratio, by in (
-        ("INSERT", figures.insert_ratio, figures.insert_s),
-        ("COPY", figures.copy_ratio, figures.copy_s),
+    met = "met" if figures.attached_of_own >= TARGET else "MISSED"
+    console.print(
+        f"writers of an attached table keep {figures.attached_of_own:.2f} of the rate without feed "
+        f"(target {TARGET}: {met}); the log was complete {figures.catch_up_s['attached']:.2f} s after the last commit "
+        "at the latest"
+    )
+    for how, ratio, by, without, captured in (
+        ("INSERT", figures.insert_ratio, figures.insert_s, "plain", "capture"),
+        ("COPY", figures.copy_ratio, figures.copy_s, "plain", "capture"),
+        ("INSERT, attached table", figures.attached_insert_ratio, figures.insert_s, "own", "attached"),
+        ("COPY, attached table", figures.attached_copy_ratio, figures.copy_s, "own", "attached"),
     ):
         met = "met" if ratio <= BULK_TARGET else "MISSED"
         console.print(
-            f"bulk {how}: {by['plain']:.2f} s plain, {by['capture']:.2f} s captured, "
+            f"bulk {how}: {by[without]:.2f} s plain, {by[captured]:.2f} s captured, "
             f"{ratio:.2f} times (target {BULK_TARGET:g}: {met})"
         )
 
@@ -322,7 +402,11 @@ def main(
     disk = disk or default_disk()
     figures = asyncio.run(measure(clients, rounds, duration, disk, delay, subscribers, rows, progress))
     if as_json:
-        ratios = {name: getattr(figures, name) for name in ("service_of_capture", "insert_ratio", "copy_ratio")}
+        names = (
+            "service_of_capture", "attached_of_own", "insert_ratio", "copy_ratio", "attached_insert_ratio",
+            "attached_copy_ratio",
+        )  # fmt: skip
+        ratios = {name: getattr(figures, name) for name in names}
         print(orjson.dumps(asdict(figures) | ratios).decode())
     else:
         show(figures, Console(highlight=False))

@@ -122,9 +122,10 @@ async def test_what_is_too_large_is_cut_off_however_it_is_packed(server: FaultSe
     packed = b"".join(bomb.compress(b"\0" * MB) for _ in range(65)) + bomb.flush()
     assert len(packed) < MB // 8
     server.answers["/bomb"] = answer(packed, content_encoding="gzip")
-    server.answers["/large"] = answer(b"x" * (65 * MB))
+    server.answers["/large"] = answer(b"x" * (65 * MB), content_length="")
+    server.answers["/announced"] = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", pause=30)
     async with fetching() as fetcher:
-        for path in ("/bomb", "/large"):
+        for path in ("/bomb", "/large", "/announced"):
             assert (await failure(fetcher, server.url(path))).kind == "too_large"
     async with fetching(ingest_max_bytes=1000) as fetcher:
         server.answers["/"] = answer(b"x" * 1000)
@@ -169,14 +170,13 @@ async def test_the_address_that_was_checked_is_the_one_that_is_connected_to(
     server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name whose second answer is a private address leads there neither at first nor at a redirect."""
-    loop = asyncio.get_running_loop()
     given = [ALLOWED, FORBIDDEN]
 
-    async def resolve(host: str, port: int, **_: Any) -> list[Any]:
+    def resolve(host: str, port: int) -> list[str]:
         assert host == "rebound.example"
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (given.pop(0), port))]
+        return [given.pop(0)]
 
-    monkeypatch.setattr(loop, "getaddrinfo", resolve)
+    monkeypatch.setattr("feed.ingest.addresses._resolve", resolve)
     server.answers["/"] = answer(b"", status=302, location="/again")
     server.answers["/again"] = answer(b"secret")
     async with fetching() as fetcher:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,9 +15,11 @@ from feed.errors import Fault
 from feed.ingest.adapter import BadPosting, FetchError, Terms
 from feed.ingest.changes import CHUNK
 from feed.ingest.intervals import Intervals
+from feed.ingest.runner import Report
 from feed.model.source import Counts
+from feed.model.source_run import Claim
 from feed.settings.settings import load_settings
-from tests.conftest import make_settings
+from tests.conftest import Connect, make_settings
 from tests.ingest.fake_board import QUICK, FakeAdapter, Rig, rigged
 from tests.ingest.fault_server import answer, fault_server
 from tests.postgres.events import Connection, advanced
@@ -48,9 +51,12 @@ async def test_the_first_run_is_a_backfill_and_later_ones_write_changed_rows_alo
     assert (source.total, source.last_change, source.open) == (Counts(4, 1, 0), Counts(1, 1, 0), 4)
 
 
-async def test_a_first_run_that_fails_leaves_the_next_one_the_first(rig: Rig) -> None:
+async def test_a_first_run_that_fails_leaves_the_next_one_the_first_and_waits_as_it_was_told(rig: Rig) -> None:
     rig.board.raises = FetchError("it answered 500", "server", 500)
     assert (await rig.run()).error == "it answered 500"
+    rig.board.raises = FetchError("it answered 429", "rate_limited", 429, retry_after=50_000)
+    await rig.run()
+    assert 49_000 < (await rig.runs.next_due() or 0) <= 50_000
     rig.board.raises = None
     rig.board.hold(1)
     await rig.run()
@@ -70,7 +76,8 @@ async def test_what_a_person_closed_stays_closed_and_what_had_expired_opens_with
 
 async def test_bad_postings_are_left_out_counted_and_kept_with_their_faults(rig: Rig) -> None:
     """Also one that only the database refuses, among many that it takes in the same transaction."""
-    rig.board.jobs = {str(number): {} for number in range(9)} | {"large": {"description": "x" * (1024 * 1024 + 1)}}
+    await rig.database.execute("ALTER TABLE job ADD CONSTRAINT polite CHECK (title <> 'rude')")
+    rig.board.jobs = {str(number): {} for number in range(9)} | {"refused": {"title": "rude"}}
     rig.board.bad = tuple(BadPosting(f"b{n}", [Fault(f"f{m}", "x" * 999) for m in range(9)]) for n in range(30))
     report = await rig.run()
     assert (report.error, report.changes, report.found, report.bad) == (None, Counts(posted=9), 40, 31)
@@ -80,7 +87,7 @@ async def test_bad_postings_are_left_out_counted_and_kept_with_their_faults(rig:
     assert {len(fault.message) for row in source.faults for fault in row.faults} == {300}
     rig.board.bad = ()
     await rig.run()
-    assert [row.external_id for row in (await rig.source()).faults] == ["large"]
+    assert [row.external_id for row in (await rig.source()).faults] == ["refused"]
 
 
 async def test_an_adapter_that_is_off_runs_only_where_it_was_switched_on(rig: Rig) -> None:
@@ -129,24 +136,42 @@ async def test_a_list_that_was_applied_in_whole_is_compared_and_any_other_is_fet
         assert "if-none-match" not in server.asked[-1].headers
 
 
-async def test_a_run_that_is_cancelled_leaves_nothing_half_written_and_the_next_one_goes_on(rig: Rig) -> None:
+@asynccontextmanager
+async def held_at(rig: Rig, connect: Connect, external_id: int) -> AsyncIterator[asyncio.Task[Report]]:
+    """A run of the source that has written all transactions before that posting, and waits in the one that writes it."""
+    holder = await connect()
+    inserting = holder.transaction()
+    await inserting.start()
+    await holder.execute(
+        "INSERT INTO job (source, external_id, title, company, url) VALUES ($1, $2, 't', 'c', 'https://a.example')",
+        rig.name, str(external_id),
+    )  # fmt: skip
+    run = asyncio.create_task(rig.runner.run(await rig.claimed()))
+    await until(lambda: waiting(rig))
+    try:
+        yield run
+    finally:
+        await inserting.rollback()
+
+
+async def waiting(rig: Rig, statements: int = 1) -> bool:
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return int(await rig.database.fetchval(waits)) >= statements
+
+
+async def test_a_run_that_is_cancelled_leaves_nothing_half_written_and_the_next_one_goes_on(
+    rig: Rig, connect: Connect
+) -> None:
     count = 4 * CHUNK
     rig.board.hold(*range(count))
-
-    async def written() -> int:
-        return int(await rig.database.fetchval("SELECT count(*) FROM job"))
-
-    run = asyncio.create_task(rig.runner.run(await rig.claimed()))
-    await until(written)
-    run.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await run
-    begun = await written()
-    assert 0 < begun < count
-    assert begun % CHUNK == 0
-    assert await rig.database.fetchval("SELECT count(*) FROM source_posting") == begun
+    async with held_at(rig, connect, 2 * CHUNK + 7) as run:
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert await rig.database.fetchval("SELECT count(*) FROM job") == 2 * CHUNK
+    assert await rig.database.fetchval("SELECT count(*) FROM source_posting") == 2 * CHUNK
     source = await rig.source()
-    assert (source.running, source.succeeded_at, source.total) == (False, None, Counts(posted=begun))
+    assert (source.running, source.succeeded_at, source.total) == (False, None, Counts(posted=2 * CHUNK))
     (claim,) = await rig.runs.claim(1, 60)  # due as before
     await rig.runner.run(claim)
     assert (await rig.source()).total == Counts(posted=count)
@@ -154,24 +179,19 @@ async def test_a_run_that_is_cancelled_leaves_nothing_half_written_and_the_next_
     assert Counter((event.kind, event.reason) for event in events) == {("posted", "backfill"): count}
 
 
-async def test_a_source_that_is_removed_while_it_runs_leaves_no_open_posting(rig: Rig) -> None:
-    rig.board.hold(*range(4 * CHUNK))
-    run = asyncio.create_task(rig.runner.run(await rig.claimed()))
-
-    async def written() -> int:
-        return int(await rig.database.fetchval("SELECT count(*) FROM job"))
-
-    await until(written)
-    assert await rig.sources.remove(rig.name) > 0
-    report = await run
-    assert report.error
-    assert "removed" in report.error
+async def test_a_source_that_is_removed_while_it_runs_leaves_no_open_posting(rig: Rig, connect: Connect) -> None:
+    rig.board.hold(*range(6 * CHUNK))
+    async with held_at(rig, connect, 2 * CHUNK + 7) as run:
+        removal = asyncio.create_task(rig.sources.remove(rig.name))
+        await until(lambda: waiting(rig, 2))
+    await run
+    assert await removal > 0
     assert await rig.open() == []
     with pytest.raises(Superseded):
         await rig.runs.mark(await _claim_of_nobody(rig), ["1"], 1)
 
 
-async def _claim_of_nobody(rig: Rig) -> object:
+async def _claim_of_nobody(rig: Rig) -> Claim:
     await rig.add("acme")
     claim = await rig.claimed()
     await rig.sources.remove(rig.name)

@@ -4,10 +4,12 @@ import asyncpg
 import pytest
 
 from feed.database.attachments import attached_tables, detach, equip
+from feed.database.retention import expire
 from feed.errors import ConfigurationError
 from tests.conftest import Connect
 from tests.postgres.attaching import VACANCIES, attached, compared, postings, spec
 from tests.postgres.events import Connection, add, advanced, logged
+from tests.waiting import until
 
 ONE = "00000000-0000-0000-0000-000000000001"
 TWO = "00000000-0000-0000-0000-000000000002"
@@ -115,6 +117,7 @@ async def test_columns_may_be_renamed_added_and_dropped_but_what_the_map_reads_i
     await vacancies.execute("INSERT INTO shop.vacancies (id, headline) VALUES ($1, 'a')", ONE)
     await vacancies.execute("ALTER TABLE shop.vacancies RENAME headline TO heading")
     await vacancies.execute("ALTER TABLE shop.vacancies ADD note text")
+    await vacancies.execute("ALTER TABLE shop.vacancies ALTER skills TYPE varchar(50)[]")
     await vacancies.execute("ALTER TABLE shop.vacancies DROP hits")
     await vacancies.execute("UPDATE shop.vacancies SET heading = 'b'")
     for refused in ("DROP link", "ALTER link TYPE varchar(100)"):
@@ -295,6 +298,24 @@ async def test_a_comparison_leaves_rows_whose_event_is_on_its_way_to_that(
     assert (await compared(vacancies, number)).made == 0
     await advanced(vacancies)
     assert await postings(vacancies) == {ONE: "b", TWO: "x"}
+
+
+async def test_expiry_leaves_a_posting_whose_event_is_on_its_way_to_that(vacancies: Connection) -> None:
+    await vacancies.execute("ALTER TABLE shop.vacancies ADD ends timestamptz")
+    await attached(vacancies, spec(fields={"valid_through": "ends"}))
+    insert = (
+        "INSERT INTO shop.vacancies (headline, ends) VALUES ('a', clock_timestamp() + interval '0.1 s') RETURNING ends"
+    )
+    ends = await vacancies.fetchval(insert)
+    await advanced(vacancies)
+    await vacancies.execute("UPDATE shop.vacancies SET city = 'Ulm'")
+    await until(lambda: vacancies.fetchval("SELECT clock_timestamp() > $1", ends))
+    assert await expire(vacancies) == 0
+    await advanced(vacancies)
+    await expire(vacancies)
+    events = await logged(vacancies)
+    assert [event.job["version"] for event in events] == list(range(1, len(events) + 1))
+    assert (str(events[-1].kind), events[-1].reason, events[-1].job["location"]) == ("closed", "expired", "Ulm, DE")
 
 
 async def test_postings_of_an_attached_table_are_written_there_alone(vacancies: Connection) -> None:

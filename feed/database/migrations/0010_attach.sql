@@ -360,8 +360,44 @@ BEGIN
   END IF;
 END $$;
 
+-- Close mirrored postings that are past their `valid_through`, `most` at once; return how many. This is done as reconcile()
+-- does it: a posting's versions follow one another in the log because the mirror has one writer, the holder of the lock on
+-- `state`. A row with something in the inbox is left to that. Call it in READ COMMITTED.
+CREATE FUNCTION expire_mirrored(most integer) RETURNS integer LANGUAGE plpgsql SET search_path FROM CURRENT
+SET TimeZone = 'UTC' SET DateStyle = 'ISO, YMD' SET extra_float_digits = 1 SET jit = off AS $$
+DECLARE
+  st state; made job; now timestamptz; closed integer := 0;
+BEGIN
+  IF NOT EXISTS (SELECT FROM job j WHERE j.closed_at IS NULL AND j.valid_through < clock_timestamp()
+                 AND j.source IN (SELECT a.source FROM attachment a)) THEN
+    RETURN 0;
+  END IF;
+  SELECT * INTO STRICT st FROM state FOR UPDATE;
+  IF st.ident <> ident() OR st.rescue THEN RETURN 0; END IF;
+  now := greatest(clock_timestamp(), st.at);
+  PERFORM set_config('feed.mirror', 'on', true);
+  FOR made IN
+    UPDATE job j SET closed_at = now WHERE j.id IN (
+      SELECT o.id FROM job o JOIN attachment a ON a.source = o.source
+       WHERE o.closed_at IS NULL AND o.valid_through < now
+         AND NOT EXISTS (SELECT FROM inbox i WHERE i.origin = a.id AND i.job[1] = o.external_id)
+       ORDER BY o.valid_through LIMIT most)
+    RETURNING j.*
+  LOOP
+    closed := closed + 1;
+    INSERT INTO log (position, kind, reason, at, captured_at, job)
+    VALUES (st.head + closed, 'closed', 'expired', now, now, texts(made));
+  END LOOP;
+  PERFORM set_config('feed.mirror', 'off', true);
+  IF closed > 0 THEN
+    UPDATE state t SET head = st.head + closed, at = now;
+    PERFORM pg_notify(current_schema(), st.epoch || '.' || (st.head + closed));
+  END IF;
+  RETURN closed;
+END $$;
+
 -- The postings of an attached table are changed there, and nowhere else: make the triggers by which `job` refuses it. A feed
--- without attached tables has none of them. (What is past its `valid_through`, and what is being detached, may be closed.)
+-- without attached tables has none of them. (What is being detached may be closed.)
 CREATE FUNCTION refuse_mirrored() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   named text := CASE WHEN TG_OP = 'INSERT' THEN NEW.source ELSE OLD.source END;
@@ -373,8 +409,7 @@ CREATE FUNCTION guard_mirrored() RETURNS void LANGUAGE plpgsql SET search_path F
 DECLARE
   sources text[] := (SELECT array_agg(a.source ORDER BY a.source) FROM attachment a);
   others constant text := 'current_setting(''feed.mirror'', true) IS DISTINCT FROM ''on'''
-    ' AND current_setting(''feed.detach'', true) IS DISTINCT FROM ''on'''
-    ' AND current_setting(''feed.reason'', true) IS DISTINCT FROM ''expired''';
+    ' AND current_setting(''feed.detach'', true) IS DISTINCT FROM ''on''';
 BEGIN
   DROP TRIGGER IF EXISTS feed_mirrored_new ON job;
   DROP TRIGGER IF EXISTS feed_mirrored ON job;
@@ -396,4 +431,4 @@ CREATE TRIGGER feed_truncated AFTER TRUNCATE ON job FOR EACH STATEMENT EXECUTE F
 
 REVOKE ALL ON FUNCTION texts(job), filtered_texts(job), fitted(attachment, job, text[], timestamptz),
   mirror(attachment, text[], timestamptz, boolean), unfold(inbox[], integer), reconcile(integer, text, text[], integer),
-  mirror_hash(integer, text[]), guard_mirrored(), doubt_all() FROM PUBLIC;
+  expire_mirrored(integer), mirror_hash(integer, text[]), guard_mirrored(), doubt_all() FROM PUBLIC;
