@@ -15,8 +15,10 @@ from feed.cli.attach_report import command_of, is_terminal, show_difference, sho
 from feed.cli.database import existing_database
 from feed.cli.exit_codes import Exit
 from feed.cli.messages import say
+from feed.database.attach import attach, detach, equip
 from feed.database.attach_check import checked, first_rows, sample
-from feed.database.attachments import AttachedTable, attach, attached_tables, detach, equip, statements
+from feed.database.attachment_plan import statements
+from feed.database.attachments import AttachedTable, attached_tables
 from feed.database.check import check
 from feed.database.connect import owned
 from feed.database.leading import leader
