@@ -88,6 +88,11 @@ class AttachRun:
             show_sample(shape, seen)
             for note in found.notes:
                 say(note)
+            if shape.leaves and not shape.partitioned:
+                say(
+                    f"{shape.name} has tables that inherit from it ({', '.join(shape.leaves[:3])}). Postgres does not "
+                    f"keep their keys apart: if two of them have a row with the same {', '.join(found.spec.key)}, these are one posting"
+                )
             self._spec = found.spec
             if old is not None and show_difference(old.spec, found.spec):
                 self._question = self._wanted.map

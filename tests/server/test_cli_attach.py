@@ -211,7 +211,8 @@ async def test_a_company_without_a_column_is_asked_for_and_the_rest_is_guessed(d
 async def test_on_a_terminal_it_asks_and_only_yes_means_yes(database: Connection, dsn: str) -> None:
     await database.execute(
         "CREATE TABLE public.vacancies (id bigint PRIMARY KEY, title text, company text, url text);"
-        "INSERT INTO public.vacancies VALUES (1, 'Baker', 'Acme', 'https://acme.example/1')"
+        "INSERT INTO public.vacancies VALUES (1, 'Baker', 'Acme', 'https://acme.example/1');"
+        "CREATE TABLE public.more () INHERITS (public.vacancies)"
     )
     for answer, code, attachments, said in (
         (b"n\n", 1, 0, b"nothing was changed"),
@@ -231,6 +232,7 @@ async def test_on_a_terminal_it_asks_and_only_yes_means_yes(database: Connection
         os.close(ours)
         assert (process.returncode, said in err) == (code, True), err
         assert b"Traceback" not in err
+        assert b"with the same id, these are one posting" in err
         assert await database.fetchval("SELECT count(*) FROM attachment") == attachments
 
 
