@@ -89,9 +89,10 @@ class AttachRun:
             for note in found.notes:
                 say(note)
             if shape.leaves and not shape.partitioned:
+                children = ", ".join(shape.leaves[:3])
                 say(
-                    f"{shape.name} has tables that inherit from it ({', '.join(shape.leaves[:3])}). Postgres does not "
-                    f"keep their keys apart: if two of them have a row with the same {', '.join(found.spec.key)}, these are one posting"
+                    f"{shape.name} has tables that inherit from it ({children}). Postgres does not keep their keys apart: "
+                    f"if two of them have a row with the same {', '.join(found.spec.key)}, these are one posting"
                 )
             self._spec = found.spec
             if old is not None and show_difference(old.spec, found.spec):
