@@ -20,6 +20,9 @@ _FIRST, _FEWEST, _MOST = 100, 10, 2_000
 """Rows that one transaction compares: at first, at least, and at most."""
 _LONGEST = 0.03
 """Seconds that one transaction may take, since the log stands still meanwhile: longer ones are followed by smaller ones."""
+_SILENCE = 2.0
+"""Seconds after which the database ends a transaction from which it hears nothing (a process that was stopped, a dead link):
+the log stands still meanwhile."""
 _WAIT = 0.1
 """Seconds until the next attempt, where nothing can be compared right now."""
 _BAD = 1_000
@@ -53,8 +56,6 @@ class Comparison:
     """Events that this made."""
     bad: int = 0
     """Rows that the map failed on."""
-    doubt: int = 0
-    """The newest reason for a comparison that was there when it began; they are forgotten when it ends."""
 
 
 async def compare(
@@ -76,6 +77,8 @@ async def compare(
             except LOST:
                 raise
             except asyncpg.PostgresError as error:
+                if connection.is_closed():
+                    raise
                 if most > 1:  # a row that the map fails on is somewhere in there
                     most = max(1, most // 8)
                     continue
@@ -154,8 +157,12 @@ async def _skip(connection: Any, schema: str, number: int, error: asyncpg.Postgr
 
 
 async def _locked(connection: Any, schema: str, number: int) -> Attached | None:
-    """Return the attachment with its row locked, so that nobody else compares the same table meanwhile."""
-    await connection.execute("SELECT FROM attachment WHERE id = $1 FOR UPDATE", number)
+    """Return the attachment with its row locked, so that nobody else compares the same table meanwhile.
+
+    The lock is a weak one: advance(), for which reconcile() waits then, refers to the row from attachment_bad.
+    """
+    await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {round(_SILENCE * 1000)}")
+    await connection.execute("SELECT FROM attachment WHERE id = $1 FOR NO KEY UPDATE", number)
     attached = await load(connection, schema, number)
     return None if attached is None or attached.row["ending"] else attached
 
@@ -166,8 +173,8 @@ async def _going(connection: Any, attached: Attached) -> Comparison:
         return Comparison(**json.loads(attached.row["pass"]))
     number = attached.row["id"]
     await connection.execute("DELETE FROM attachment_bad WHERE attachment = $1", number)
-    doubt = await connection.fetchval("SELECT max(d.id) FROM attachment_doubt d WHERE d.attachment = $1", number)
-    return Comparison(doubt=doubt or 0)
+    await connection.execute("UPDATE attachment_doubt SET looked_into = true WHERE attachment = $1", number)
+    return Comparison()
 
 
 async def _save(connection: Any, number: int, going: Comparison) -> None:
@@ -175,4 +182,4 @@ async def _save(connection: Any, number: int, going: Comparison) -> None:
         await connection.execute(_SAVE, number, json.dumps(asdict(going)))
         return
     await connection.execute(_END, number, going.read, None)
-    await connection.execute("DELETE FROM attachment_doubt WHERE attachment = $1 AND id <= $2", number, going.doubt)
+    await connection.execute("DELETE FROM attachment_doubt WHERE attachment = $1 AND looked_into", number)
