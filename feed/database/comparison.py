@@ -105,6 +105,10 @@ async def _begin(connection: Any, schema: str, number: int) -> Attached | None:
     if attached is None:
         await _give_up(connection, number, "the table is gone: run feed detach")
         return None
+    if attached.missing:
+        gone = ", ".join(attached.missing)
+        await _give_up(connection, number, f"the table has no column {gone} any more, which the map reads: give a new map")
+        return None
     shape = await describe(connection, attached.spec.table)
     if shape.row_security is not None or shape.grants:
         await _give_up(connection, number, shape.row_security or f"a right is missing: {' '.join(shape.grants)}")
@@ -150,7 +154,11 @@ async def _skip(connection: Any, attached: Attached, error: asyncpg.PostgresErro
         going = await _going(connection, number)
         if going is None:
             return None
-        row = await connection.fetchrow(attached.ddl.key_query(attached.types), going.place, 1)
+        try:
+            async with connection.transaction():
+                row = await connection.fetchrow(attached.ddl.key_query(attached.types), going.place, 1)
+        except asyncpg.SyntaxOrAccessError:  # a function of the map is gone
+            row = None
         if row is None or going.phase != "rows" or going.bad >= _BAD:
             log.error("an attached table cannot be compared", table=attached.spec.table, error=str(error))
             await _give_up(connection, number, f"the map fails: {error}")

@@ -8,10 +8,12 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from feed.errors import ConfigurationError
-from feed.ingest.adapter import Answer, Fetch, Found, Terms
+from feed.ingest.adapter import Answer, Fetch, Found, Malformed, Terms
 
 _LONGEST: Final = 150
 """Characters of a board's name, so that `name:board` fits the field `source` of a posting (200)."""
+_PAGED_BYTES: Final = 128 * 1024 * 1024
+"""Bytes of all pages of one board."""
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _SLUG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
 
@@ -25,6 +27,12 @@ class Board(ABC):
     terms: Terms = field(default_factory=Terms)
     gap: float = 1.0
     off: str | None = None
+
+    def size(self, board: str, size: int) -> int:
+        """Return the `size` of the pages of a board so far, in bytes. Raises Malformed where that is too much."""
+        if size > _PAGED_BYTES:
+            raise Malformed(f"{self.source(board)}: its pages are larger than {_PAGED_BYTES >> 20} MiB together.")
+        return size
 
     @abstractmethod
     def address(self, board: str) -> str:

@@ -25,6 +25,10 @@ _DECLARED: Final = re.compile(
 )
 _PROLOG: Final = 2048
 """Bytes at the beginning of a document in which it may name its own charset."""
+_MOST_VALUES: Final = 5_000_000
+"""Values in a JSON document, about: each takes some hundred bytes of memory, however few it takes in the document."""
+_LARGEST_TREE: Final = 16 * 1024 * 1024
+"""Bytes of an XML or HTML document, whose tree takes many times as much memory."""
 _ENTITY: Final = re.compile(r"<!ENTITY", re.IGNORECASE)
 _ROOT: Final = re.compile(r"<[A-Za-z_]")
 
@@ -48,9 +52,18 @@ def text_of_body(answer: Answer, otherwise: str | None = None) -> str:
     raise Malformed(f"{answer.url}: the body is not UTF-8, and no charset is declared that fits it.")
 
 
+def tree_text(answer: Answer, otherwise: str | None = None) -> str:
+    """Return the same of a document that is to become a tree. Raises Malformed where it is too large for that."""
+    if len(answer.body) > _LARGEST_TREE:
+        raise Malformed(f"{answer.url}: the document is larger than {_LARGEST_TREE >> 20} MiB.")
+    return text_of_body(answer, otherwise)
+
+
 def json_of(answer: Answer) -> Any:
     """Return the body as JSON. Raises Malformed, which shows how the body begins."""
     text = text_of_body(answer)
+    if sum(map(text.count, ",[{")) > _MOST_VALUES:
+        raise Malformed(f"{answer.url}: the JSON holds more than {_MOST_VALUES:,} values.")
     try:
         return parse_json(text)
     except ValueError as error:
@@ -74,7 +87,7 @@ def parse_json(text: str) -> Any:
 
 def xml_of(answer: Answer) -> Element:
     """Return the root of the XML document in the body. Raises Malformed, as it does for any that declares entities."""
-    text = text_of_body(answer)
+    text = tree_text(answer)
     refuse_entities(answer.url, text)
     try:
         # As text, since a document may declare another charset than the one that it is in.

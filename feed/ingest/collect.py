@@ -1,13 +1,13 @@
 """From what adapters read out of a source's records to postings, and to those that cannot be any."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from feed.errors import Fault
-from feed.ingest.adapter import BadPosting, Found
+from feed.ingest.adapter import BadPosting, Found, Malformed
 from feed.ingest.record import Record, kind_of
 from feed.model.posting import PostingIn, faults_of
 
@@ -17,6 +17,8 @@ Fields = dict[str, Any]
 _NEEDED: Final = ("external_id", "title", "company", "url")
 _LONGEST_ID: Final = 500
 """Characters of an external id; a longer one is replaced by its hash."""
+_MOST: Final = 200_000
+"""Records of a board."""
 _MENDINGS: Final = 4
 """Times that a posting is checked; what is cut or left out may show what else does not fit."""
 _TOGETHER: Final = ("salary_min", "salary_max", "currency", "salary_period", "latitude", "longitude")
@@ -25,21 +27,25 @@ _TOGETHER: Final = ("salary_min", "salary_max", "currency", "salary_period", "la
 
 def collect(
     source: str,
-    records: Iterable[object],
+    records: Sequence[object],
     read: Callable[[Record], Fields | BadPosting | None],
     *,
     complete: bool,
     company: str | None = None,
+    of_one_company: bool = False,
 ) -> Found:
     """Return the postings that `read` makes of `records`, the first of each external id.
 
-    `read` returns None for what is no posting of the board. `company` is the name for postings
-    that come without one. Optional fields that do not fit are cut or left out; a posting without one of the needed
-    fields is a bad one.
+    `read` returns None for what is no posting of the board. `company` is the name for postings that come without one;
+    `of_one_company` says that the board is one company's, whose name its postings tell. Optional fields that do not fit
+    are cut or left out; a posting without one of the needed fields is a bad one. Raises Malformed where there are more
+    records than any board has.
     """
+    if len(records) > _MOST:
+        raise Malformed(f"{source}: the list holds {len(records):,} records; at most {_MOST:,} are read.")
     postings: dict[str, PostingIn] = {}
     bad: list[BadPosting] = []
-    told: set[str] = set()
+    told: set[str | None] = set()
     for index, record in enumerate(records):
         if not isinstance(record, dict):
             bad.append(BadPosting(None, [Fault("posting", f"must be an object, and is {kind_of(record)}", index)]))
@@ -51,14 +57,16 @@ def collect(
             faults = [Fault(fault.field, fault.message, index) for fault in fields.faults]
             bad.append(BadPosting(fields.external_id, faults))
             continue
-        if fields.get("company"):
-            told.add(fields["company"])
+        told.add(fields.get("company"))
         made = _posting({**fields, "source": source, "company": fields.get("company") or company}, index)
         if isinstance(made, BadPosting):
             bad.append(made)
         elif made.external_id is not None:
-            postings.setdefault(made.external_id, made)
-    name = told.pop() if len(told) == 1 else None
+            first = postings.setdefault(made.external_id, made)
+            if (first.url, first.title) != (made.url, made.title):
+                fault = Fault("external_id", "is that of another posting in the list; the first one counts", index)
+                bad.append(BadPosting(made.external_id, [fault]))
+    name = told.pop() if of_one_company and len(told) == 1 else None
     return Found(tuple(postings.values()), complete, tuple(bad), name)
 
 

@@ -15,11 +15,13 @@ def described(html: str | None) -> dict[str, Any]:
 
     Some escape its markup, and some send a text without any, whose line breaks then mean something.
     """
+    if html is not None:
+        html = html[:_LONGEST]
     if html is not None and "<" not in html:
         html = unescape(html)
         if "<" not in html:
             return described_plainly(html)
-    return {"description_html": html[:_LONGEST] if html else None}
+    return {"description_html": html}
 
 
 def described_plainly(text: str | None) -> dict[str, Any]:

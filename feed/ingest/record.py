@@ -9,6 +9,8 @@ from feed.ingest.adapter import Answer, Malformed
 from feed.ingest.body import json_of
 
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+_LONGEST_LINE: Final = 10_000
+"""Characters of a line of text that are read, which is more than any field of a posting takes."""
 _LONGEST_NUMBER: Final = 40
 """Characters of a number that is sent as a text."""
 
@@ -83,7 +85,7 @@ def line(value: object) -> str | None:
     """Return `value` as one line of text, without what cannot be stored; None where it is no text or number."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    return " ".join(_UNSTORABLE.sub("", _spelled(value)).split()) or None
+    return " ".join(_UNSTORABLE.sub("", _spelled(value)[:_LONGEST_LINE]).split()) or None
 
 
 def number(value: object) -> Decimal | None:

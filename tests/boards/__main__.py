@@ -5,7 +5,7 @@
 prints how to add each board as a source, and the settings that a feed needs to reach them. With --churn a board changes
 every so many seconds, once a reader has seen its last change. http://127.0.0.1:PORT/script tells what was posted, updated
 and closed on each board, as does the end (Ctrl-C or SIGTERM). Where `told` is 3 or more, a reader should have counted the
-same.
+same: `python -m tests.boards.compare` says whether it did.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import random
 import shlex
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--boards", type=int, default=1, help="boards of each kind")
     parser.add_argument("--jobs", type=int, default=20, help="postings of a board at the beginning")
     parser.add_argument("--churn", type=float, metavar="SECONDS", help="change boards every so many seconds")
+    parser.add_argument("--for", type=float, dest="seconds", help="seconds after which boards change no more")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--faults", type=float, default=0.0, help="part of the answers that are faults, from 0 to 1")
     return parser.parse_args()
@@ -80,11 +82,12 @@ async def _run(given: argparse.Namespace) -> None:
                 boards.open(source, name, given.jobs)
         _explain(boards, given.folder)
         print(f"# {boards.hosts[0]}/script", flush=True)
+        begun = time.monotonic()
         churn, chance = Churn(boards.all, given.seed), random.Random(given.seed)
         try:
             while True:
                 await asyncio.sleep(given.churn or 3600)
-                if given.churn:
+                if given.churn and (given.seconds is None or time.monotonic() < begun + given.seconds):
                     churn.step()
                 for board in boards.all.values():
                     if chance.random() < given.faults:

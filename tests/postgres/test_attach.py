@@ -3,9 +3,12 @@
 import asyncpg
 import pytest
 
-from feed.database.attachments import attached_tables, detach, equip
+from feed.database.attach import detach, equip
+from feed.database.attachments import attached_tables
+from feed.database.comparison import compare
 from feed.database.retention import expire
 from feed.errors import ConfigurationError
+from feed.settings.log import LogSettings
 from tests.conftest import Connect
 from tests.postgres.attaching import VACANCIES, attached, compared, postings, spec
 from tests.postgres.events import Connection, add, advanced, logged
@@ -378,3 +381,18 @@ async def test_rows_that_the_condition_leaves_out_are_no_postings(vacancies: Con
     await vacancies.execute("UPDATE shop.vacancies SET hits = 10 - hits")
     assert told(await advanced(vacancies))[0] == ("posted", None, "b")
     assert await postings(vacancies) == {ONE: "a"}
+
+
+@pytest.mark.parametrize("column", ["link", "id"])
+async def test_a_map_that_was_dropped_breaks_neither_writes_nor_other_tables(vacancies: Connection, column: str) -> None:
+    number = await attached(vacancies)
+    await vacancies.execute("INSERT INTO shop.vacancies (id, headline) VALUES ($1, 'a')", ONE)
+    await advanced(vacancies)
+    await vacancies.execute(f"ALTER TABLE shop.vacancies DROP {column} CASCADE")
+    await vacancies.execute("UPDATE shop.vacancies SET headline = 'b'")
+    assert await compare(vacancies, "feed", number, LogSettings()) is None
+    [table] = await attached_tables(vacancies)
+    assert table.broken is not None
+    assert f"no column {column} any more" in table.broken
+    assert await postings(vacancies) == {ONE: "a"}
+    assert await detach(vacancies, "feed", number) == 1

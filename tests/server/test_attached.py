@@ -6,7 +6,8 @@ import asyncpg
 import httpx
 import pytest
 
-from feed.database.attachments import attach, attached_tables
+from feed.database.attach import attach
+from feed.database.attachments import attached_tables
 from feed.database.table_shape import describe
 from tests.conftest import Running
 from tests.postgres.attaching import VACANCIES, spec

@@ -25,7 +25,7 @@ class Greenhouse(SingleAnswer):
 
     def found(self, board: str, answer: Answer) -> Found:
         jobs = Record.of(answer).needed("jobs", answer.url)
-        return collect(self.source(board), jobs, _posting, complete=True, company=board)
+        return collect(self.source(board), jobs, _posting, complete=True, company=board, of_one_company=True)
 
 
 def _posting(job: Record) -> Fields:

@@ -1,5 +1,6 @@
 """JSON-LD: what schema.org calls a JobPosting, in the scripts of a page."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,17 +10,18 @@ from selectolax.lexbor import LexborHTMLParser
 
 from feed.ingest.adapter import Answer, Found, Malformed
 from feed.ingest.board import SingleAnswer
-from feed.ingest.body import parse_json, text_of_body
+from feed.ingest.body import parse_json, tree_text
 from feed.ingest.collect import Fields, collect
-from feed.ingest.description import described
+from feed.ingest.description import described, plain
 from feed.ingest.places import address, country, joined, only
 from feed.ingest.record import Record, line
 from feed.ingest.salary import Pay, salary
 from feed.ingest.times import end_of, time_of
 from feed.ingest.vocabulary import employment_type
 
-_LARGEST: Final = 16 * 1024 * 1024
-"""Bytes of a page; its tree takes many times as much memory."""
+_SCRIPT: Final = re.compile(r"<script\b|<!--", re.IGNORECASE)
+_SCRIPT_END: Final = re.compile(r"</script\s*>", re.IGNORECASE)
+_COMMENT_END: Final = re.compile("-->")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +36,11 @@ class JsonLd(SingleAnswer):
         return self.page(board)
 
     def found(self, board: str, answer: Answer) -> Found:
-        if len(answer.body) > _LARGEST:
-            raise Malformed(f"{answer.url}: the page is larger than {_LARGEST >> 20} MiB.")
         postings: list[Any] = []
         broken: ValueError | None = None
-        tree = LexborHTMLParser(text_of_body(answer, otherwise="windows-1252"))
-        for script in tree.css('script[type="application/ld+json"]'):
+        for script in _scripts(tree_text(answer, otherwise="windows-1252")):
             try:
-                postings += _postings(parse_json(_bare(script.text())))
+                postings += _postings(parse_json(_bare(script)))
             except ValueError as error:
                 broken = error
         if broken is not None and not postings:
@@ -52,6 +51,25 @@ class JsonLd(SingleAnswer):
 
         company = urlsplit(answer.url).hostname
         return collect(self.source(board), postings, posting, complete=False, company=company)
+
+
+def _scripts(page: str) -> Iterator[str]:
+    """Yield the text of each script of the type application/ld+json.
+
+    Only scripts are parsed as HTML: what parsing a whole page costs grows with the square of its depth, and no thread
+    runs meanwhile.
+    """
+    place = 0
+    while begin := _SCRIPT.search(page, place):
+        comment = begin[0] == "<!--"
+        # The two hyphens that begin a comment may be those that end it.
+        end = _COMMENT_END.search(page, begin.end() - 2) if comment else _SCRIPT_END.search(page, begin.end())
+        if end is None:
+            return
+        place = end.end()
+        if not comment:
+            tree = LexborHTMLParser(page[begin.start() : place])
+            yield from (script.text() for script in tree.css('script[type="application/ld+json" i]'))
 
 
 def _bare(script: str) -> str:
@@ -78,7 +96,7 @@ def _postings(data: Any) -> Iterator[dict[str, Any]]:
 
 
 def _posting(job: Record, page: str) -> Fields:
-    title = job.text("title")
+    title = plain(job.text("title"))
     own = job.text("url")
     places = [Record({"address": one}) for place in job.records("jobLocation") for one in _each(place.at("address"))]
     remote = "TELECOMMUTE" in [line(one) for one in _each(job.at("jobLocationType"))]

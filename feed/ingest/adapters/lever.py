@@ -38,9 +38,12 @@ class Lever(Board):
         """Follow the pages until one has nothing new, since a page may hold fewer postings than were asked for."""
         jobs: list[Any] = []
         seen: set[str] = set()
+        size = 0
         for _ in range(_PAGES):
             page = httpx.URL(url).copy_merge_params({"skip": len(jobs), "limit": _PAGE})
-            found = await asyncio.to_thread(_array, await fetch(str(page)))
+            answer = await fetch(str(page))
+            size = self.size(board, size + len(answer.body))
+            found = await asyncio.to_thread(_array, answer)
             names = {name for job in found if isinstance(job, dict) and (name := line(job.get("id")))}
             if names <= seen:
                 return await asyncio.to_thread(self._collected, board, jobs or found, complete=True)

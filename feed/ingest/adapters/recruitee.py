@@ -24,7 +24,7 @@ class Recruitee(SingleAnswer):
 
     def found(self, board: str, answer: Answer) -> Found:
         offers = Record.of(answer).needed("offers", answer.url)
-        return collect(self.source(board), offers, _posting, complete=True, company=board)
+        return collect(self.source(board), offers, _posting, complete=True, company=board, of_one_company=True)
 
 
 def _posting(offer: Record) -> Fields:

@@ -7,7 +7,7 @@ from feed.ingest.adapter import Answer, Found, Malformed, Terms
 from feed.ingest.board import SingleAnswer
 from feed.ingest.body import json_of
 from feed.ingest.collect import Fields, collect
-from feed.ingest.description import described
+from feed.ingest.description import described, plain
 from feed.ingest.places import country_in
 from feed.ingest.record import Record, kind_of, line
 from feed.ingest.salary import Pay, salary
@@ -39,7 +39,7 @@ def _posting(job: Record) -> Fields:
     place = job.text("location")
     return {
         "external_id": job.text("id"),
-        "title": job.text("position"),
+        "title": plain(job.text("position")),
         "company": job.text("company"),
         "url": job.text("url"),
         "location": place,

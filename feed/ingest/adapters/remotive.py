@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from feed.ingest.adapter import Answer, Found, Terms
 from feed.ingest.board import SingleAnswer
 from feed.ingest.collect import Fields, collect
-from feed.ingest.description import described
+from feed.ingest.description import described, plain
 from feed.ingest.places import country_in
 from feed.ingest.record import Record, line
 from feed.ingest.salary import labelled
@@ -36,7 +36,7 @@ def _posting(job: Record) -> Fields:
     place = job.text("candidate_required_location")
     return {
         "external_id": job.text("id"),
-        "title": job.text("title"),
+        "title": plain(job.text("title")),
         "company": job.text("company_name"),
         "url": job.text("url"),
         "location": place,

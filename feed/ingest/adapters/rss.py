@@ -12,7 +12,7 @@ import feedparser
 
 from feed.ingest.adapter import Answer, Found, Malformed
 from feed.ingest.board import SingleAnswer
-from feed.ingest.body import refuse_entities, text_of_body
+from feed.ingest.body import refuse_entities, tree_text
 from feed.ingest.collect import Fields, collect
 from feed.ingest.description import described, plain
 from feed.ingest.places import country_in
@@ -34,7 +34,7 @@ class Rss(SingleAnswer):
         return self.page(board)
 
     def found(self, board: str, answer: Answer) -> Found:
-        text = text_of_body(answer)
+        text = tree_text(answer)
         refuse_entities(answer.url, text)
         # Bytes, because feedparser takes a text for a URL or the name of a file.
         feed = feedparser.parse(

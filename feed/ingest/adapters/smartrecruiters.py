@@ -35,9 +35,11 @@ class SmartRecruiters(Board):
         """Follow the pages; what was found is complete only if it is as much as the last page said there is."""
         jobs: list[Any] = []
         total: int | None = None
+        size = 0
         for _ in range(_PAGES):
             page = httpx.URL(url).copy_merge_params({"limit": _PAGE, "offset": len(jobs)})
             answer = await fetch(str(page))
+            size = self.size(board, size + len(answer.body))
             body = await asyncio.to_thread(Record.of, answer)
             content = body.needed("content", answer.url)
             told = body.at("totalFound")
@@ -54,7 +56,9 @@ class SmartRecruiters(Board):
         def posting(job: Record) -> Fields:
             return _posting(job, pages)
 
-        return collect(self.source(board), jobs, posting, complete=len(names) == total, company=board)
+        return collect(
+            self.source(board), jobs, posting, complete=len(names) == total, company=board, of_one_company=True
+        )
 
 
 def _posting(job: Record, pages: str) -> Fields:

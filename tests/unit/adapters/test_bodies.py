@@ -1,5 +1,6 @@
 """Bodies are read in the charset that they are in, hostile ones are refused, and a posting is rather cut than lost."""
 
+import httpx
 import orjson
 import pytest
 
@@ -72,6 +73,17 @@ def test_what_is_not_of_this_source_is_malformed(name: str, body: bytes) -> None
         read(name, body)
 
 
+def test_a_page_is_read_in_a_time_that_grows_with_its_length_alone() -> None:
+    """A tree of 100,000 open elements would take minutes, and hold up everything else."""
+    page = b"<div>" * 100_000 + b"<script" * 100_000 + b"<!-- " * 100_000
+    job = b'<SCRIPT class=x TYPE=Application/LD+JSON>{"@type": "JobPosting", "title": "Baker"}</Script >'
+    assert read("jsonld", page, "text/html").postings == ()
+    assert (
+        len(read("jsonld", b"<!-- " + job.replace(b"Baker", b"Ghost") + b"--><!-->" + job + page, "text/html").postings)
+        == 1
+    )
+
+
 def test_a_page_without_postings_is_an_empty_board() -> None:
     assert read("jsonld", b"<p>Nothing now.</p>", "text/html").postings == ()
 
@@ -99,6 +111,41 @@ def test_a_url_that_is_none_makes_a_bad_posting_and_the_others_stay() -> None:
     assert [(bad.external_id, bad.faults[0].field, bad.faults[0].index) for bad in found.bad] == [
         ("0", "url", 0), (None, "posting", 2),
     ]  # fmt: skip
+
+
+def test_two_postings_with_one_id_are_told_apart_from_one_that_is_listed_twice() -> None:
+    jobs = [
+        {"id": 1, "title": title, "absolute_url": f"https://a.example/{title}"} for title in ("Baker", "Baker", "Cook")
+    ]
+    found = read("greenhouse", orjson.dumps({"jobs": jobs}))
+    assert [posting.title for posting in found.postings] == ["Baker"]
+    assert [(bad.external_id, bad.faults[0].index) for bad in found.bad] == [("1", 2)]
+
+
+def test_a_board_of_many_companies_tells_none() -> None:
+    """Or else a list that happens to be of one company would look as if the board had changed hands."""
+    for name, body in (("remotive", "remotive.json"), ("personio", "personio.xml"), ("rss", "feed.rss")):
+        assert read(name, fixture(body).replace(b"Open Fields", "Lúa Studio".encode())).company is None
+
+
+def test_titles_with_escaped_markup_are_unescaped() -> None:
+    job = {"id": "1", "position": "R&amp;D <b>lead</b> (<3 years)", "company": "c", "url": "https://a.example/"}
+    assert read("remoteok", orjson.dumps([job])).postings[0].title == "R&D lead (<3 years)"
+
+
+def test_pages_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of postings that are always new: by their number, or earlier by their size."""
+
+    def page(url: httpx.URL) -> bytes:
+        first = int(url.params["skip"])
+        jobs = [{"id": n, "text": "t" * 50, "hostedUrl": "https://a.example/"} for n in range(first, first + 5)]
+        return orjson.dumps(jobs)
+
+    found = read("lever", page)
+    assert (len(found.postings), found.complete) == (1000, False)
+    monkeypatch.setattr("feed.ingest.board._PAGED_BYTES", 1024)
+    with pytest.raises(Malformed, match="pages are larger"):
+        read("lever", page)
 
 
 def test_an_id_that_is_too_long_becomes_its_hash() -> None:
