@@ -8,8 +8,9 @@ import orjson
 import pytest
 
 from feed.errors import ConfigurationError
-from feed.ingest.adapter import BadPosting, Malformed
+from feed.ingest.adapter import Answer, BadPosting, Found, Malformed
 from feed.ingest.adapters import adapter_names, adapter_of
+from feed.ingest.adapters.mapped import Mapped
 from tests.unit.adapters.reading import BOARDS, Asked, fixture, given, read
 
 
@@ -339,6 +340,20 @@ def test_json_by_a_mapping() -> None:
 
 
 def test_json_finds_the_one_list_and_asks_where_there_are_several() -> None:
+    def at(board: str, body: object) -> Found:
+        mapped = adapter_of("json", fixture("other.toml").decode())
+        assert isinstance(mapped, Mapped)
+        return mapped.found(board, Answer("https://quarry.example/api", orjson.dumps(body), "", {}))
+
+    whole = orjson.loads(fixture("other.json"))["data"]
+    for body in (whole["jobs"], {"results": whole["jobs"], "count": 4, "tags": ["a"]}):
+        assert len(at("https://quarry.example/api", body).postings) == 2
+    assert at("https://quarry.example/api", {"results": []}).postings == ()
+    with pytest.raises(Malformed, match=r"lists of objects: cities, jobs\); name it in a fragment"):
+        at("https://quarry.example/api", whole)
+    assert (
+        len(at("https://quarry.example/api#/cities%20%26/0/a~1b", {"cities &": [{"a/b": whole["jobs"]}]}).postings) == 2
+    )
     reader = adapter_of("json", fixture("other.toml").decode())
     assert reader.address(BOARDS["json"]) == "https://quarry.example/api"
     with pytest.raises(Malformed, match="at /data/jobs there must be a list, and it is missing"):
