@@ -175,8 +175,8 @@ async def _skip(connection: Any, attached: Attached, error: asyncpg.PostgresErro
 async def _going(connection: Any, number: int) -> Comparison | None:
     """Return how far the comparison has come, and keep others from comparing the same table until the transaction ends.
 
-    Where none goes on, it begins; None where the table was detached. The lock is a weak one: advance(), for which reconcile()
-    waits then, refers to the row from attachment_bad.
+    Where none goes on, it begins; None where the table was detached. The lock is a weak one: advance(), for which
+    reconcile() waits then, refers to the row from attachment_bad.
     """
     await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {round(_SILENCE * 1000)}")
     row = await connection.fetchrow("SELECT ending, pass FROM attachment WHERE id = $1 FOR NO KEY UPDATE", number)
