@@ -148,6 +148,25 @@ def test_pages_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None
         read("lever", page)
 
 
+@pytest.mark.parametrize(
+    ("bound", "name", "body"),
+    [
+        ("body._MOST_VALUES", "greenhouse", b'{"jobs": [[[], {}]]}'),
+        ("body._LARGEST_TREE", "personio", b"<workzag-jobs/>"),
+        ("body._LARGEST_TREE", "rss", b"<rss version='2.0'><channel/></rss>"),
+        ("body._LARGEST_TREE", "jsonld", b"<p>Nothing"),
+        ("collect._MOST", "recruitee", b'{"offers": [1, 2, 3, 4]}'),
+    ],
+)
+def test_what_would_take_much_more_memory_than_its_bytes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, bound: str, name: str, body: bytes
+) -> None:
+    read(name, body)
+    monkeypatch.setattr(f"feed.ingest.{bound}", 3)
+    with pytest.raises(Malformed, match=r"larger than|more than|at most 3"):
+        read(name, body)
+
+
 def test_an_id_that_is_too_long_becomes_its_hash() -> None:
     body = fixture("feed.rss").replace(b"meridian-1", b"m" * 1000)
     external_id = read("rss", body).postings[0].external_id
