@@ -9,7 +9,6 @@ import typer
 
 from feed.cli.attach_run import AttachRun, Wanted
 from feed.cli.database import DatabaseUrl, DataDir, settings_of, without_password
-from feed.cli.messages import say
 from feed.model.attach_map import AttachMap
 
 _INTERRUPTED = 130
@@ -110,9 +109,11 @@ def attach(
     )  # fmt: skip
     run = AttachRun(settings, wanted)
     try:
-        asyncio.run(run.attach())
+        asyncio.run(run.propose())
+        run.ask()
+        asyncio.run(run.apply())
     except KeyboardInterrupt:
-        say(run.interrupted)
+        run.tell_interrupted()
         raise typer.Exit(_INTERRUPTED) from None
 
 

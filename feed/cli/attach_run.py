@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +15,16 @@ from feed.cli.attach_report import command_of, is_terminal, show_difference, sho
 from feed.cli.database import existing_database
 from feed.cli.exit_codes import Exit
 from feed.cli.messages import say
+from feed.database.attach import attach, detach, equip
 from feed.database.attach_check import checked, first_rows, sample
-from feed.database.attachments import AttachedTable, attach, attached_tables, detach, equip, statements
+from feed.database.attachment_plan import statements
+from feed.database.attachments import AttachedTable, attached_tables
 from feed.database.check import check
 from feed.database.connect import owned
 from feed.database.leading import leader
 from feed.database.migrate import migrate
 from feed.database.table_shape import describe, require
-from feed.errors import ConfigurationError
+from feed.errors import ConfigurationError, FeedError
 from feed.model.attach_guess import guess
 from feed.model.attach_map import AttachMap, MapError, check_complete, key_of
 from feed.model.attachment import FIELDS, REQUIRED, AttachmentSpec, OnError
@@ -54,61 +57,133 @@ class Wanted:
 
 
 class AttachRun:
-    """One run of `feed attach`."""
+    """One run of `feed attach`: `propose`, `ask` and `apply`, one after the other.
+
+    Each is on its own, so that Ctrl-C is heard while the user is asked, and no session of the database waits meanwhile.
+    """
 
     def __init__(self, settings: Settings, wanted: Wanted) -> None:
         self._settings = settings
         self._wanted = wanted
-        self.interrupted = "interrupted: nothing was changed"
-        """What to say after Ctrl-C."""
+        self._spec: AttachmentSpec | None = None
+        self._question: AttachMap | None = None
+        self._interrupted = "interrupted: nothing was changed"
+        self._command = ""
 
-    async def attach(self) -> None:
-        """Do it; raises what keeps it from going on, and typer.Exit where the user has said no or must say yes."""
-        schema = self._settings.database.schema_name
+    async def propose(self) -> None:
+        """Look at the table and show what would be done; with --sql, print that and no more. Changes nothing."""
+        async with self._connected() as (_, connection):
+            shape = await describe(connection, self._wanted.table)
+            old = await _attached(connection, shape)
+            if not self._wanted.sql:
+                require(shape)
+            spec, guessed = await self._proposed(connection, shape, old)
+            check_complete(spec.fields, shape)
+            found = await checked(connection, shape, spec)
+            if self._wanted.sql:
+                await self._print_sql(connection, shape, found.spec, old)
+                return
+            seen = await sample(connection, shape, found.spec, _LOOKED, _SHOWN)
+            show_map(found.spec, seen)
+            show_sample(shape, seen)
+            for note in found.notes:
+                say(note)
+            if shape.leaves and not shape.partitioned:
+                children = ", ".join(shape.leaves[:3])
+                say(
+                    f"{shape.name} has tables that inherit from it ({children}). Postgres does not keep their keys apart: "
+                    f"if two of them have a row with the same {', '.join(found.spec.key)}, these are one posting"
+                )
+            self._spec = found.spec
+            if old is not None and show_difference(old.spec, found.spec):
+                self._question = self._wanted.map
+            elif guessed:
+                self._question = _map_of(found.spec)
+
+    def ask(self) -> None:
+        """Ask about a guess or a change; raises typer.Exit where the answer is no, or where nobody is there to answer."""
+        if self._question is None or self._wanted.yes:
+            return
+        table = self._wanted.table if self._spec is None else self._spec.table
+        command = command_of(table, self._question, {**self._wanted.options, "--yes": ""})
+        if not is_terminal():
+            say("nothing was changed. To attach the table with just this map, run:")
+            print(command)
+            raise typer.Exit(Exit.USAGE)
+        print(f"\nThis map as a command:\n\n{command}\n")
+        try:
+            agreed = typer.confirm(f"Attach {table} with this map?")
+        except typer.Abort:  # Ctrl-C or Ctrl-D
+            raise KeyboardInterrupt from None
+        if not agreed:
+            say("nothing was changed")
+            raise typer.Exit(Exit.FAILED)
+
+    async def apply(self) -> None:
+        """Attach the table as proposed, and follow how its rows become postings."""
+        if self._spec is None:
+            return
+        spec, schema = self._spec, self._settings.database.schema_name
+        self._interrupted = "interrupted: run the same command again to continue"
+        async with self._connected() as (dsn, connection):
+            shape = await describe(connection, spec.table)
+            await migrate(self._settings, dsn)
+            old = await _attached(connection, shape)
+            if old is None:
+                await attach(connection, schema, spec, shape, adopt=self._wanted.adopt)
+                say(f"{shape.name} is attached: its postings have the source {spec.source}")
+            elif replace(spec, table=old.spec.table) != old.spec:
+                await self._replace(connection, shape, old, spec)
+                say(f"{shape.name} has the new map")
+            else:
+                await equip(connection, schema, old.number)
+                say(f"{shape.name} is attached just so: there was nothing to change")
+            await self._follow(connection, shape)
+
+    def tell_interrupted(self) -> None:
+        """Say what is the case after Ctrl-C, and how to go on."""
+        say(self._interrupted)
+        if self._command:
+            print(self._command)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[tuple[str, Any]]:
+        """Yield the DSN of the database, and a connection to it."""
         async with existing_database(self._settings) as dsn:
             await check(self._settings.database, dsn)
             async with owned(self._settings.database, dsn, "attach") as connection:
-                shape = await describe(connection, self._wanted.table)
-                old = await _attached(connection, shape)
-                if not self._wanted.sql:
-                    require(shape)
-                spec, guessed = await self._proposed(connection, shape, old)
-                check_complete(spec.fields, shape)
-                found = await checked(connection, shape, spec)
-                spec = found.spec
-                if self._wanted.sql:
-                    await self._print_sql(connection, shape, spec, old)
-                    return
-                seen = await sample(connection, shape, spec, _LOOKED, _SHOWN)
-                show_map(spec, seen)
-                show_sample(shape, seen)
-                for note in found.notes:
-                    say(note)
-                changed = old is not None and show_difference(old.spec, spec)
-                if guessed or changed:
-                    self._ask(spec.table, self._wanted.map if changed else _map_of(spec))
-                self.interrupted = "interrupted: run the same command again to continue"
-                await migrate(self._settings, dsn)
-                if old is None:
-                    await attach(connection, schema, spec, shape, adopt=self._wanted.adopt)
-                    say(f"{shape.name} is attached: its postings have the source {spec.source}")
-                elif changed:
-                    # The postings keep their ids; those that differ under the new map are updated by the comparison.
-                    await detach(connection, schema, old.number, keep=True)
-                    await attach(connection, schema, spec, shape, adopt=True)
-                    say(f"{shape.name} has the new map")
-                else:
-                    await equip(connection, schema, old.number)
-                    say(f"{shape.name} is attached just so: there was nothing to change")
-                await self._follow(connection, shape)
+                yield dsn, connection
+
+    async def _replace(self, connection: Any, shape: TableShape, old: AttachedTable, spec: AttachmentSpec) -> None:
+        """Give an attached table another map: its postings keep their ids, and the comparison updates those that differ."""
+        schema = self._settings.database.schema_name
+        options = {
+            **self._wanted.options, "--source": spec.source, "--key": ",".join(spec.key), "--adopt": "", "--yes": "",
+        }  # fmt: skip
+        self._interrupted = "it is not attached now, and its postings are kept. To go on, run:"
+        self._command = command_of(spec.table, _map_of(spec), options)
+        try:
+            await detach(connection, schema, old.number, keep=True)
+            await attach(connection, schema, spec, shape, adopt=True)
+        except FeedError:
+            self.tell_interrupted()
+            raise
+        self._command = ""
 
     async def _proposed(
         self, connection: Any, shape: TableShape, old: AttachedTable | None
     ) -> tuple[AttachmentSpec, bool]:
         """Return the attachment that is asked for, not yet checked, and whether any of it was guessed."""
         given, wanted = self._wanted.map, self._wanted
+        if old is not None and old.ending:
+            raise ConfigurationError(
+                f"{shape.name} is being detached. Run feed detach {shape.name} again, then attach it."
+            )
         if old is not None:
-            return _altered(old.spec, wanted), False
+            # A key is kept by its columns, and these may have been renamed since.
+            renamed = any(shape.column(name) is None for name in old.spec.key)
+            known = replace(old.spec, key=key_of(shape, given.key)) if renamed else old.spec
+            return _altered(known, wanted), False
         key = key_of(shape, given.key)
         fields, where, closed = given.fields, given.where, given.closed
         guessed = not all(name in fields for name in REQUIRED)
@@ -126,20 +201,6 @@ class AttachRun:
         )  # fmt: skip
         return spec, guessed
 
-    def _ask(self, table: str, given: AttachMap) -> None:
-        """Ask whether to go on; raises typer.Exit where the answer is no, or where nobody is there to answer."""
-        if self._wanted.yes:
-            return
-        command = command_of(table, given, {**self._wanted.options, "--yes": ""})
-        if not is_terminal():
-            say("nothing was changed. To attach the table with just this map, run:")
-            print(command)
-            raise typer.Exit(Exit.USAGE)
-        print(f"\nThis map as a command:\n\n{command}\n")
-        if not typer.confirm(f"Attach {table} with this map?"):
-            say("nothing was changed")
-            raise typer.Exit(Exit.FAILED)
-
     async def _print_sql(
         self, connection: Any, shape: TableShape, spec: AttachmentSpec, old: AttachedTable | None
     ) -> None:
@@ -153,7 +214,7 @@ class AttachRun:
 
     async def _follow(self, connection: Any, shape: TableShape) -> None:
         """Show on a terminal how the rows that are there become postings, until all have, and say who does it."""
-        self.interrupted = (
+        self._interrupted = (
             "the table stays attached, and its rows go on to become postings: `feed attached` shows how far"
         )
         now = await _attached(connection, shape)

@@ -7,8 +7,8 @@ import typer
 
 from feed.cli.database import DatabaseUrl, DataDir, existing_database, settings_of
 from feed.cli.messages import say
+from feed.database.attach import detach as end
 from feed.database.attachments import AttachedTable, attached_tables
-from feed.database.attachments import detach as end
 from feed.database.check import check
 from feed.database.connect import owned
 from feed.errors import NotFound

@@ -16,9 +16,9 @@ from feed.cli.messages import say
 from feed.cli.preparation import Preparation, Rejected
 from feed.cli.record_reader import Record, RecordReader
 from feed.cli.tally import Tally
-from feed.cli.target import Prepared, Target, validated
+from feed.cli.target import Prepared, Target, faults_in
 from feed.client import Backoff, Refused, Unavailable
-from feed.errors import DatabaseUnavailable, Fault, FeedError, Invalid
+from feed.errors import DatabaseUnavailable, Fault, FeedError, Invalid, WrittenElsewhere
 from feed.model.mapping import RecordMap
 
 # Bytes of what one request of ours holds, with the records that it was made of (a server takes 32 MiB).
@@ -86,7 +86,7 @@ class PostRun:
         number = 0
         async for record in records:
             prepared = self._prepare(record) if record else None
-            if prepared and (faults := _faults(prepared)):
+            if prepared and (faults := faults_in(prepared)):
                 self._reject(prepared.place, faults)
             number += 1
             if number % _SHOWN_EACH == 0:
@@ -109,7 +109,7 @@ class PostRun:
             size += prepared.size
             if size > _LARGEST_SYNC:
                 raise SyncRefused(f"The input is over {_LARGEST_SYNC >> 20} MiB, which is more than --sync can hold.")
-            if faults := self._foreign(prepared) or _faults(prepared):
+            if faults := self._foreign(prepared) or faults_in(prepared):
                 self._set_aside(prepared, faults)
             else:
                 found.append(prepared)
@@ -204,12 +204,16 @@ class PostRun:
         while batch:
             try:
                 counts = await self._persist(partial(target.write, batch))
-            except (Invalid, Refused) as error:
-                bad = {fault.index for fault in error.faults if fault.index is not None}
+            except (Invalid, Refused, WrittenElsewhere) as error:
+                faults_of_all = () if isinstance(error, WrittenElsewhere) else error.faults
+                bad = {fault.index for fault in faults_of_all if fault.index is not None}
+                if not bad and self._bad is not None and _concerns_records(error):
+                    await self._search(batch, target, error, faults_of_all)
+                    return
                 if not bad:
                     raise
                 for index in sorted(bad):
-                    faults = [fault for fault in error.faults if fault.index == index]
+                    faults = [fault for fault in faults_of_all if fault.index == index]
                     self._reject(batch[index].place, faults, batch[index].record)
                 self._go_on()
                 batch = [prepared for index, prepared in enumerate(batch) if index not in bad]
@@ -218,6 +222,15 @@ class PostRun:
                 self.tally.updated += counts.updated
                 self.tally.unchanged += counts.unchanged
                 return
+
+    async def _search(self, batch: list[Prepared], target: Target, error: FeedError, faults: Sequence[Fault]) -> None:
+        """Find the bad records of a batch that was refused without naming them, by halves, and write the others."""
+        if len(batch) == 1:
+            self._reject(batch[0].place, faults or [Fault("record", str(error))], batch[0].record)
+            return
+        half = len(batch) // 2
+        await self._write(batch[:half], target)
+        await self._write(batch[half:], target)
 
     async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return what `call` returns, trying again while the target cannot be had."""
@@ -263,13 +276,11 @@ class PostRun:
             )
 
 
-def _faults(prepared: Prepared) -> Sequence[Fault]:
-    """Return why a server would refuse a posting; nothing if it is good."""
-    try:
-        validated([prepared.json])
-    except Invalid as error:
-        return error.faults
-    return ()
+def _concerns_records(error: FeedError) -> bool:
+    """Whether some of the records were refused, and not the writer or the request."""
+    return (
+        error.status in (409, 413, 422) if isinstance(error, Refused) else isinstance(error, Invalid | WrittenElsewhere)
+    )
 
 
 async def _each(postings: Iterable[Prepared]) -> AsyncIterator[Prepared | None]:

@@ -130,6 +130,15 @@ def validated(postings: Iterable[bytes]) -> list[PostingIn]:
     return good
 
 
+def faults_in(prepared: Prepared) -> Sequence[Fault]:
+    """Return why a server would refuse a posting; nothing if it is good."""
+    try:
+        validated([prepared.json])
+    except Invalid as error:
+        return error.faults
+    return ()
+
+
 @asynccontextmanager
 async def open_target(url: str | None, database_url: str | None, key: str | None) -> AsyncIterator[Target]:
     """Open the database at `database_url`, else the feed at `url`."""

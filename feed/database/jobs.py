@@ -13,6 +13,7 @@ from feed.database.conditions import conditions
 from feed.database.connect import pool, translated
 from feed.database.listing import COLUMNS
 from feed.database.lists import Listing, Lists
+from feed.database.refusals import REFUSALS, fault_of, write_some
 from feed.errors import DatabaseUnavailable, Fault, Invalid, NotFound
 from feed.model.filter import EVERYTHING, Filter
 from feed.model.html import sanitised, text_of
@@ -85,6 +86,8 @@ class Written:
     created: int
     updated: int
     unchanged: int
+    refused: tuple[Fault, ...] = ()
+    """What the database refused and was left out; `index` counts the postings of all batches, from 0."""
 
 
 class Alongside(Protocol):
@@ -127,23 +130,36 @@ class JobStore:
             raise Invalid([Fault("external_id", "the same source and external_id occur twice in one write")])
         return await self.write_batches([batch_of(postings)])
 
-    async def write_batches(self, batches: Iterable[Batch], alongside: Alongside | None = None) -> Written:
+    async def write_batches(
+        self, batches: Iterable[Batch], alongside: Alongside | None = None, *, skip: bool = False
+    ) -> Written:
         """Write all in one transaction, with what `alongside` does in it.
 
-        Both are done again for every further attempt; `batches` is iterated again then.
+        Both are done again for every further attempt; `batches` is iterated again then. With `skip`, up to a hundred
+        postings that the database refuses are left out; otherwise one of them refuses all.
         """
 
         async def write(connection: Connection) -> Written:
             if alongside is not None:
                 await alongside.before(connection)
+
+            async def upsert(rows: str) -> tuple[int, int]:
+                created = len(await connection.fetch(_INSERT, rows))
+                return created, len(await connection.fetch(_UPDATE, rows))
+
+            refused: list[Fault] = []
             created = updated = total = size = 0
             for batch in batches:
-                created += len(await connection.fetch(_INSERT, batch.json))
-                updated += len(await connection.fetch(_UPDATE, batch.json))
+                if skip:
+                    new, changed = await write_some(connection, batch.json, upsert, refused, total)
+                else:
+                    new, changed = await upsert(batch.json)
+                created += new
+                updated += changed
                 total += batch.rows
                 size += len(batch.json)
             span.update({"count": total, "bytes": size})
-            written = Written(created, updated, total - created - updated)
+            written = Written(created, updated, total - created - updated - len(refused), tuple(refused))
             if alongside is not None:
                 await alongside.after(connection, written)
             return written
@@ -255,8 +271,8 @@ def _refusals() -> Iterator[None]:
     """What Postgres itself refuses in a posting that passed our own checks."""
     try:
         yield
-    except (asyncpg.CheckViolationError, asyncpg.NotNullViolationError, asyncpg.DataError) as error:
-        raise Invalid([Fault(error.constraint_name or error.column_name or "posting", str(error))]) from None
+    except REFUSALS as error:
+        raise Invalid([fault_of(error)]) from None
 
 
 @asynccontextmanager

@@ -6,7 +6,8 @@ checked waits in batches in a file once it is over a mebibyte.
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from array import array
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import IO, Any, Self
@@ -75,6 +76,8 @@ class Intake:
         self._pending: list[PostingIn] = []
         self._keys: dict[tuple[str, str], int] = {}
         self._index = 0
+        self._places = array("L")
+        """With `skip`: index and line (0: none) of each posting that was kept, one after the other."""
 
     def take(self, item: Any, line: int | None = None) -> None:
         """Check the next item, which stands on this line."""
@@ -94,6 +97,8 @@ class Intake:
                 return
         if self.skip or not self.faults:
             self._pending.append(posting)
+            if self.skip:
+                self._places.extend((index, line or 0))
             if len(self._pending) >= _ROWS:
                 self._flush()
 
@@ -108,6 +113,13 @@ class Intake:
         if not self.skip:
             raise TooLarge(f"item {self._index} {message}")
         self.broken(message, line)
+
+    def refused(self, faults: Iterable[Fault]) -> None:
+        """Note what the database refused of the postings that were kept; `index` counts these."""
+        for fault in faults:
+            place = 2 * (fault.index or 0)
+            index, line = self._places[place : place + 2]
+            self._reject([replace(fault, index=index)], line or None)
 
     def finish(self) -> None:
         """Store the last batch; raises Invalid if any posting was not valid and is not to be skipped."""

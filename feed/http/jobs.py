@@ -118,7 +118,8 @@ _OnError = Annotated[
     Literal["abort", "skip"],
     Query(
         description="What to do where postings of an array or of NDJSON are not valid: write none of the request, or write "
-        "the others and list the faults in the answer. A posting that is sent alone is refused either way."
+        "the others and list the faults in the answer. A posting that is sent alone is refused either way, and so is a "
+        "request of which the database itself refuses more than a hundred."
     ),
 ]
 
@@ -182,7 +183,7 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
             with Spool() as spool:
                 intake = Intake(spool, skip=on_error == "skip")
                 await take_lines(request, intake, settings.requests)
-                written = await store.write_batches(spool)
+                written = await store.write_batches(spool, skip=intake.skip)
         elif kind == "application/json" or re.fullmatch(r"application/[\w.-]+\+json", kind):
             body = await read_json(request, settings.requests)
             if not isinstance(body, list):
@@ -190,13 +191,16 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
             with Spool() as spool:
                 intake = Intake(spool, skip=on_error == "skip")
                 await take_array(body, intake, settings.requests)
-                written = await store.write_batches(spool)
+                written = await store.write_batches(spool, skip=intake.skip)
         else:
             raise HTTPException(
                 415, f"the media type {kind} is not supported: send application/json or application/x-ndjson"
             )
-        counts: dict[str, Any] = asdict(written)
+        counts: dict[str, Any] = {
+            "created": written.created, "updated": written.updated, "unchanged": written.unchanged,
+        }  # fmt: skip
         if intake.skip:
+            intake.refused(written.refused)
             errors = [
                 {name: value for name, value in asdict(fault).items() if value is not None} for fault in intake.faults
             ]

@@ -73,19 +73,15 @@ class Fetcher:
 
         What may pass is tried again, after a wait that doubles.
         """
-        wait = self._settings.backoff
-        for attempt in range(self._settings.retries + 1):
+        wait, left = self._settings.backoff, self._settings.retries
+        while True:
             try:
                 return await self._follow(url, ask)
             except FetchError as error:
-                asked = error.retry_after
-                if attempt == self._settings.retries or error.kind not in _PASSING or (asked or 0.0) > PATIENCE:
+                if not left or not _may_pass(error):
                     raise
-                if error.kind == "rate_limited" and asked is None:
-                    raise
-                await asyncio.sleep(max(asked or 0.0, wait * random.uniform(0.5, 1.5)))
-                wait *= 2
-        raise FetchError(f"{_shown(httpx.URL(url))} was not asked for", "network")
+                await asyncio.sleep(max(error.retry_after or 0.0, wait * random.uniform(0.5, 1.5)))
+            wait, left = wait * 2, left - 1
 
     async def _follow(self, url: str, ask: Ask) -> Answer:
         at = _checked(url, self._settings)
@@ -215,6 +211,13 @@ async def opened(settings: IngestSettings) -> AsyncIterator[Fetcher]:
 
 
 _PORTS = {"https": 443, "http": 80}
+
+
+def _may_pass(error: FetchError) -> bool:
+    """Return whether it is worth asking again within this run; a 429 without `Retry-After` is left to the next one."""
+    if error.kind == "rate_limited" and error.retry_after is None:
+        return False
+    return error.kind in _PASSING and (error.retry_after or 0.0) <= PATIENCE
 
 
 def _checked(url: str, settings: IngestSettings) -> httpx.URL:

@@ -231,8 +231,8 @@ class _Guessing:
         else:
             values = [str(value) for value in self._values(column)]
             mark = next((mark for mark in (";", "|") if any(mark in value for value in values)), ",")
-            separator = "\\|" if mark == "|" else mark
-            self._fields["tags"] = f"regexp_split_to_array(nullif(btrim({name}), ''), '\\s*{separator}\\s*')"
+            spaced = f"replace({name}, '{mark} ', '{mark}')"
+            self._fields["tags"] = f"string_to_array({spaced}, '{mark}')"
 
 
 def _is_text(column: Column) -> bool:

@@ -33,7 +33,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from feed.database.attachments import attach
+from feed.database.attach import attach
 from feed.database.migrate import migrate
 from feed.database.table_shape import describe
 from feed.model.attachment import AttachmentSpec
@@ -328,7 +328,7 @@ async def measure(
         tempfile.tempdir = str(MEMORY)
     cluster = Cluster(
         fsync="on", commit_siblings="0", max_wal_size="4GB", checkpoint_timeout="30min", autovacuum_naptime="1min",
-        shared_buffers="256MB",
+        shared_buffers="256MB", max_prepared_transactions="0",
     )  # fmt: skip
     try:
         cluster.create().start()

@@ -208,12 +208,17 @@ async def test_a_company_without_a_column_is_asked_for_and_the_rest_is_guessed(d
     assert (code, "did you mean title?" in err) == (2, True)
 
 
-async def test_on_a_terminal_it_asks_and_no_means_no(database: Connection, dsn: str) -> None:
+async def test_on_a_terminal_it_asks_and_only_yes_means_yes(database: Connection, dsn: str) -> None:
     await database.execute(
         "CREATE TABLE public.vacancies (id bigint PRIMARY KEY, title text, company text, url text);"
-        "INSERT INTO public.vacancies VALUES (1, 'Baker', 'Acme', 'https://acme.example/1')"
+        "INSERT INTO public.vacancies VALUES (1, 'Baker', 'Acme', 'https://acme.example/1');"
+        "CREATE TABLE public.more () INHERITS (public.vacancies)"
     )
-    for answer, code, attachments in (("n", 1, 0), ("y", 0, 1)):
+    for answer, code, attachments, said in (
+        (b"n\n", 1, 0, b"nothing was changed"),
+        (b"\x04", 130, 0, b"interrupted: nothing was changed"),  # Ctrl-D, to which Ctrl-C is the same here
+        (b"y\n", 0, 1, b"no feed serve runs"),
+    ):
         ours, theirs = os.openpty()
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "feed", "attach", "vacancies", "--database-url", dsn, cwd=ROOT, stdin=theirs,
@@ -222,12 +227,13 @@ async def test_on_a_terminal_it_asks_and_no_means_no(database: Connection, dsn: 
         os.close(theirs)
         shown = await asyncio.to_thread(_read_until, ours, "[y/N]")
         assert "POSTING 1" in shown
-        os.write(ours, f"{answer}\n".encode())
+        os.write(ours, answer)
         _, err = await process.communicate()
         os.close(ours)
-        assert process.returncode == code, err
+        assert (process.returncode, said in err) == (code, True), err
+        assert b"Traceback" not in err
+        assert b"with the same id, these are one posting" in err
         assert await database.fetchval("SELECT count(*) FROM attachment") == attachments
-    assert b"no feed serve runs" in err
 
 
 def _read_until(descriptor: int, mark: str) -> str:

@@ -88,6 +88,24 @@ async def test_the_good_records_are_written_and_the_bad_ones_reported_with_line_
     assert not bad.exists()
 
 
+@pytest.mark.parametrize("way", ["http", "sql"])
+async def test_a_record_that_only_the_database_refuses_is_found_among_the_others(
+    way: str, file: Path, server: Running, dsn: str, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    to = ("--url", server.url) if way == "http" else ("--database-url", dsn)
+    await database.execute("ALTER TABLE job ADD CONSTRAINT of_the_owner CHECK (seniority <> 'chief')")
+    file.write_bytes(lines(*(job(n, **({"seniority": "chief"} if n in (7, 301) else {})) for n in range(400))))
+    code, out, err = await post(file, *to)
+    assert (code, out) == (1, "")
+    assert "of_the_owner" in err[-1]
+    assert await names(database) == []
+    code, out, err = await post(file, *to, "--skip-bad")
+    assert (code, out) == (1, "398 created, 0 updated, 0 unchanged, 2 rejected\n")
+    told = [json.loads(line) for line in file.with_name("jobs.bad.ndjson").read_text().splitlines()]
+    assert [(one["line"], one["record"]["external_id"]) for one in told] == [(8, "7"), (302, "301")]
+    assert all("of_the_owner" in one["faults"][0]["field"] for one in told)
+
+
 async def test_with_sync_the_posting_of_a_bad_record_is_not_closed(
     tmp_path: Path, server: Running, database: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:

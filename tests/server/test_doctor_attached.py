@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from feed.database.attachments import detach
+from feed.database.attach import detach
 from feed.doctor.finding import Finding, Verdict
 from tests.postgres.attaching import VACANCIES, attached, compared
 from tests.postgres.events import Connection, opened
