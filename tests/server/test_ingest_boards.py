@@ -140,8 +140,8 @@ async def rigged(dsn: str, folder: Path | None, **more: object) -> AsyncIterator
 FAULTS: list[tuple[str, Fault, str]] = [
     ("greenhouse", "truncated", "broke its answer off"),
     ("lever", "truncated", "broke its answer off"),
-    ("ashby", "empty", "is not JSON"),
-    ("personio", "empty", "XML"),
+    ("ashby", "empty", "the body is empty"),
+    ("personio", "empty", "the body is empty"),
     ("recruitee", "nothing", "the list is empty"),
     ("lever", "nothing", "the list is empty"),
     ("smartrecruiters", "nothing", "the list is empty"),

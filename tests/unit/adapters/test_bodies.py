@@ -84,6 +84,12 @@ def test_a_page_is_read_in_a_time_that_grows_with_its_length_alone() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["greenhouse", "personio", "rss", "jsonld"])
+def test_an_empty_body_is_malformed(name: str) -> None:
+    with pytest.raises(Malformed, match="the body is empty"):
+        read(name, b" \n")
+
+
 def test_a_page_without_postings_is_an_empty_board() -> None:
     assert read("jsonld", b"<p>Nothing now.</p>", "text/html").postings == ()
 

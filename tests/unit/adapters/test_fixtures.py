@@ -39,6 +39,7 @@ def test_greenhouse() -> None:
     assert first.description_html == "<p>Keep our <strong>services</strong> up &amp; running.</p>"
     assert first.description == "Keep our services up & running."
     assert (second.title, second.workplace, second.posted_at) == ("Nurse Practitioner", "remote", None)
+    assert (second.location, second.country) == ("Remote - US; Remote - Canada", "United States")
     assert [(one.external_id, named(one), one.faults[0].index) for one in found.bad] == [
         ("4000103", ["title", "url"], 2)
     ]
@@ -337,6 +338,16 @@ def test_json_by_a_mapping() -> None:
     assert (second.company, second.external_id) == ("Quarry", "8")
     assert [(one.external_id, named(one)) for one in found.bad] == [("10", ["title"])]
     assert found.complete
+
+
+def test_json_without_an_id_is_known_by_its_url() -> None:
+    mapped = adapter_of(
+        "json", fixture("other.toml").decode().replace("external_id", "# external_id").replace("active", "# active")
+    )
+    assert isinstance(mapped, Mapped)
+    jobs = [{"job": {"title": "Mason"}, "links": [{"href": "https://quarry.example/8"}]}]
+    [posting] = mapped.found("x", Answer("https://quarry.example/", orjson.dumps(jobs), "", {})).postings
+    assert posting.external_id == posting.url == "https://quarry.example/8"
 
 
 def test_json_finds_the_one_list_and_asks_where_there_are_several() -> None:
