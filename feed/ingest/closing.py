@@ -17,6 +17,8 @@ KEPT_COUNTS = 5
 """Counts of complete lists of which the median is taken."""
 LEAST = 0.7
 """The part of that median below which a list is suspect."""
+FEW = 2
+"""Postings by which a list may be shorter than that median without being suspect: small boards lose a third by one."""
 EMPTY_RUNS = 3
 """Empty lists in a row after which an empty list is believed, if they span EMPTY_TIME."""
 EMPTY_TIME = timedelta(days=1)
@@ -115,8 +117,9 @@ def _too_few(source: Source, seen: Sighting, empty_runs: int, empty_at: datetime
     if empty_runs:
         if empty_runs >= EMPTY_RUNS and empty_at is not None and seen.at - empty_at >= EMPTY_TIME:
             return None
-        return f"the list is empty, and it held {usual:g} (seen {empty_runs} times; believed after {EMPTY_RUNS} over a day)"
-    if len(seen.ids) < LEAST * usual:
+        seen_so = "once" if empty_runs == 1 else f"{empty_runs} times"
+        return f"the list is empty, and it held {usual:g} (seen {seen_so}; believed after {EMPTY_RUNS} times over a day)"
+    if len(seen.ids) < min(LEAST * usual, usual - FEW):
         return f"the list holds {len(seen.ids)}, which is under {LEAST:.0%} of the usual {usual:g}"
     return None
 
