@@ -110,7 +110,9 @@ async def _begin(connection: Any, schema: str, number: int) -> Attached | None:
         return None
     if attached.missing:
         gone = ", ".join(attached.missing)
-        await _give_up(connection, number, f"the table has no column {gone} any more, which the map reads: give a new map")
+        await _give_up(
+            connection, number, f"the table has no column {gone} any more, which the map reads: give a new map"
+        )
         return None
     shape = await describe(connection, attached.spec.table)
     if shape.row_security is not None or shape.grants:

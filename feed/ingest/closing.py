@@ -118,7 +118,9 @@ def _too_few(source: Source, seen: Sighting, empty_runs: int, empty_at: datetime
         if empty_runs >= EMPTY_RUNS and empty_at is not None and seen.at - empty_at >= EMPTY_TIME:
             return None
         seen_so = "once" if empty_runs == 1 else f"{empty_runs} times"
-        return f"the list is empty, and it held {usual:g} (seen {seen_so}; believed after {EMPTY_RUNS} times over a day)"
+        return (
+            f"the list is empty, and it held {usual:g} (seen {seen_so}; believed after {EMPTY_RUNS} times over a day)"
+        )
     if len(seen.ids) < min(LEAST * usual, usual - FEW):
         return f"the list holds {len(seen.ids)}, which is under {LEAST:.0%} of the usual {usual:g}"
     return None

@@ -492,7 +492,9 @@ async def test_rows_that_the_condition_leaves_out_are_no_postings(vacancies: Con
 
 
 @pytest.mark.parametrize("column", ["link", "id"])
-async def test_a_map_that_was_dropped_breaks_neither_writes_nor_other_tables(vacancies: Connection, column: str) -> None:
+async def test_a_map_that_was_dropped_breaks_neither_writes_nor_other_tables(
+    vacancies: Connection, column: str
+) -> None:
     number = await attached(vacancies)
     await vacancies.execute("INSERT INTO shop.vacancies (id, headline) VALUES ($1, 'a')", ONE)
     await advanced(vacancies)
