@@ -88,6 +88,12 @@ class AttachRun:
             show_sample(shape, seen)
             for note in found.notes:
                 say(note)
+            if shape.leaves and not shape.partitioned:
+                children = ", ".join(shape.leaves[:3])
+                say(
+                    f"{shape.name} has tables that inherit from it ({children}). Postgres does not keep their keys apart: "
+                    f"if two of them have a row with the same {', '.join(found.spec.key)}, these are one posting"
+                )
             self._spec = found.spec
             if old is not None and show_difference(old.spec, found.spec):
                 self._question = self._wanted.map
@@ -107,7 +113,7 @@ class AttachRun:
         print(f"\nThis map as a command:\n\n{command}\n")
         try:
             agreed = typer.confirm(f"Attach {table} with this map?")
-        except typer.Abort:  # Ctrl-C
+        except typer.Abort:  # Ctrl-C or Ctrl-D
             raise KeyboardInterrupt from None
         if not agreed:
             say("nothing was changed")

@@ -93,7 +93,11 @@ class AttachmentDdl:
 
         A statement within a statement (a trigger of the owner's that writes to the table itself) is captured before the one
         around it. From the first such statement of a transaction on, rows are therefore read again from the table, as they
-        are by now, instead of taken from what a statement wrote.
+        are by now, instead of taken from what a statement wrote. They are read one by one through the key's index: a join
+        would read the whole table, and have serializable transactions of others fail for it.
+
+        A failure to serialize is the transaction's own and is passed on. Nobody is woken by NOTIFY where transactions may be
+        prepared, since one that did NOTIFY may not be.
         """
         same = relation.oid == self._root.oid
         new = f"{self.posting}(ROW(r.*)::{relation.name}{'' if same else f'::{self._spec.table}'})"
@@ -101,9 +105,9 @@ class AttachmentDdl:
         names = [quoted(name) for name in self._spec.key]
         into = "INSERT INTO inbox (kind, job, origin) SELECT 'mirror', "
         again = (
-            f"{into} CASE WHEN t.{names[0]} IS NULL THEN ARRAY[x.key] ELSE {self.posting}(t.*) END, {self._number}\n"
-            f"      FROM (SELECT DISTINCT {old_key} AS key, {', '.join(f'r.{name}' for name in names)} FROM {{rows}} r) x\n"
-            f"      LEFT JOIN {self._spec.table} t ON {' AND '.join(f't.{name} = x.{name}' for name in names)};"
+            f"{into} coalesce((SELECT {self.posting}(t.*) FROM {self._spec.table} t\n"
+            f"      WHERE {' AND '.join(f't.{name} = x.{name}' for name in names)} LIMIT 1), ARRAY[x.key]), {self._number}\n"
+            f"      FROM (SELECT DISTINCT {old_key} AS key, {', '.join(f'r.{name}' for name in names)} FROM {{rows}} r) x;"
         )
         work = (
             "  IF pg_trigger_depth() > 1 THEN PERFORM set_config('feed.reread', 'on', true); END IF;\n"
@@ -121,13 +125,14 @@ class AttachmentDdl:
             f"      FULL JOIN (SELECT {new} AS posting FROM old_rows r OFFSET 0) o ON n.posting[1] = o.posting[1]\n"
             "     WHERE n.posting IS DISTINCT FROM o.posting;\n"
             f"  ELSE\n    {into} ARRAY[{old_key}], {self._number} FROM old_rows r;\n  END IF;\n"
-            "  IF FOUND THEN PERFORM ring(); END IF;\n"
+            "  IF FOUND AND current_setting('max_prepared_transactions') = '0' THEN PERFORM ring(); END IF;\n"
         )
         if self._spec.on_error == "abort":
             return f"BEGIN\n{work}  RETURN NULL;\nEND"
         return (
             f"BEGIN\n  BEGIN\n{work}"
-            "  EXCEPTION WHEN OTHERS THEN\n"
+            "  EXCEPTION WHEN serialization_failure THEN RAISE;\n"
+            "  WHEN OTHERS THEN\n"
             "    BEGIN\n"
             "      INSERT INTO attachment_doubt (attachment, why)\n"
             f"      VALUES ({self._number}, format('a write could not be captured: %s (%s)', SQLERRM, SQLSTATE));\n"

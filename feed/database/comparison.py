@@ -20,6 +20,9 @@ _FIRST, _FEWEST, _MOST = 200, 100, 2_000
 """Rows that one transaction compares: at first, at least, and at most."""
 _LONGEST = 0.04
 """Seconds that one transaction may take, since the log stands still meanwhile: longer ones are followed by smaller ones."""
+_SILENCE = 2.0
+"""Seconds after which the database ends a transaction from which it hears nothing (a process that was stopped, a dead link):
+the log stands still meanwhile."""
 _WAIT = 0.1
 """Seconds until the next attempt, where nothing can be compared right now."""
 _BAD = 1_000
@@ -58,8 +61,6 @@ class Comparison:
     """Events that this made."""
     bad: int = 0
     """Rows that the map failed on."""
-    doubt: int = 0
-    """The newest reason for a comparison that was there when it began; they are forgotten when it ends."""
 
 
 async def compare(
@@ -80,6 +81,8 @@ async def compare(
             except LOST:
                 raise
             except asyncpg.PostgresError as error:
+                if connection.is_closed():
+                    raise
                 before, attached = attached, await load(connection, schema, number)
                 if attached is None or attached.spec != before.spec:  # a column or the table was renamed meanwhile
                     continue
@@ -172,16 +175,18 @@ async def _skip(connection: Any, attached: Attached, error: asyncpg.PostgresErro
 async def _going(connection: Any, number: int) -> Comparison | None:
     """Return how far the comparison has come, and keep others from comparing the same table until the transaction ends.
 
-    Where none goes on, it begins; None where the table was detached.
+    Where none goes on, it begins; None where the table was detached. The lock is a weak one: advance(), for which
+    reconcile() waits then, refers to the row from attachment_bad.
     """
-    row = await connection.fetchrow("SELECT ending, pass FROM attachment WHERE id = $1 FOR UPDATE", number)
+    await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {round(_SILENCE * 1000)}")
+    row = await connection.fetchrow("SELECT ending, pass FROM attachment WHERE id = $1 FOR NO KEY UPDATE", number)
     if row is None or row["ending"]:
         return None
     if row["pass"] is not None:
         return Comparison(**json.loads(row["pass"]))
     await connection.execute("DELETE FROM attachment_bad WHERE attachment = $1", number)
-    doubt = await connection.fetchval("SELECT max(d.id) FROM attachment_doubt d WHERE d.attachment = $1", number)
-    return Comparison(doubt=doubt or 0)
+    await connection.execute("UPDATE attachment_doubt SET looked_into = true WHERE attachment = $1", number)
+    return Comparison()
 
 
 async def _give_up(connection: Any, number: int, why: str) -> None:
@@ -195,4 +200,4 @@ async def _save(connection: Any, number: int, going: Comparison) -> None:
         await connection.execute(_SAVE, number, json.dumps(asdict(going)))
         return
     await connection.execute(_END, number, going.read, None)
-    await connection.execute("DELETE FROM attachment_doubt WHERE attachment = $1 AND id <= $2", number, going.doubt)
+    await connection.execute("DELETE FROM attachment_doubt WHERE attachment = $1 AND looked_into", number)

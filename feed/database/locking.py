@@ -14,6 +14,8 @@ LOCK_TIMEOUT = 1.0
 """Seconds for which a change waits for a table's lock; for so long, everybody else waits behind it."""
 LOCK_PAUSE = 2.0
 """Seconds between two attempts, in which the others have the table to themselves."""
+SILENCE = 5.0
+"""Seconds after which the database ends a step from which it hears nothing, so that a stopped process keeps no lock."""
 LOCK_ATTEMPTS = 10
 """Attempts to get the locks that one step needs."""
 
@@ -32,6 +34,7 @@ async def unobtrusively(
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = {round(LOCK_TIMEOUT * 1000)}")
+                await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {round(SILENCE * 1000)}")
                 return await step()
         except asyncpg.LockNotAvailableError:
             if attempt < attempts:

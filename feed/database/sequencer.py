@@ -23,6 +23,12 @@ _MOVE = """
 SELECT head, moved, more, xmax::text::bigint AS xmax, extract(epoch FROM clock_timestamp() - oldest)::float8 AS age
   FROM advance($1)
 """
+# Whether there may be writers that do not ring: those that came before, and those of attached tables where transactions may
+# be prepared (AttachmentDdl.capture_body).
+_UNAWARE = """
+SELECT pg_snapshot_xmin(pg_current_snapshot()) < $1::text::xid8
+       OR current_setting('max_prepared_transactions') <> '0' AND EXISTS (SELECT FROM attachment)
+"""
 _SEQUENCE = "CALL sequence($1, $2, $3, $4, $5, $6, $7, NULL)"
 _CALL = 0.1
 """Seconds that one call of sequence() takes at the least while there is work. A leader that dies in it holds its lock on."""
@@ -148,9 +154,7 @@ class Sequencer:
             except TimeoutError:
                 delay = min(delay * 2, settings.sequencer.poll_max)
             # Ask before advancing: a writer that did not see the flag and has committed by then is found by this advance().
-            unaware = await self._ask(
-                connection.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot()) < $1::text::xid8", str(armed_at))
-            )
+            unaware = await self._ask(connection.fetchval(_UNAWARE, str(armed_at)))
             done = await self._advance(connection)
 
     async def _advance(self, connection: Any) -> Advance:

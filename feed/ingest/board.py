@@ -28,7 +28,7 @@ class Board(ABC):
     gap: float = 1.0
     off: str | None = None
 
-    def size(self, board: str, size: int) -> int:
+    def bounded(self, board: str, size: int) -> int:
         """Return the `size` of the pages of a board so far, in bytes. Raises Malformed where that is too much."""
         if size > _PAGED_BYTES:
             raise Malformed(f"{self.source(board)}: its pages are larger than {_PAGED_BYTES >> 20} MiB together.")

@@ -37,9 +37,11 @@ def text_of_body(answer: Answer, otherwise: str | None = None) -> str:
     """Return the body as text: in UTF-8 if it is that, whatever the header says, or else in the charset that is declared.
 
     A charset may be declared by a byte order mark, by the header, or by the document itself; where none that fits is
-    declared, `otherwise` is tried. Raises Malformed.
+    declared, `otherwise` is tried. Raises Malformed, as it does for an empty body.
     """
     body = answer.body
+    if not body.strip():
+        raise Malformed(f"{answer.url}: the body is empty.")
     marked = [name for mark, name in _BYTE_ORDER_MARKS if body.startswith(mark)]
     declared = _DECLARED.search(body, 0, _PROLOG)
     named = [(declared[1] or declared[2]).decode("ascii", "replace")] if declared else []

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -32,8 +31,6 @@ _WRITERS = 2
 """Runs of one process that write at a time: lists and other writes want connections as well."""
 _GONE = 2
 """Times in a row that a posting's page is not there, after which the posting closes."""
-_RELEASE = 2.0
-"""Seconds that a run which is cut off waits for its claim to be given back."""
 _LONGEST_ERROR = 500
 """Characters of an error that are kept."""
 
@@ -86,19 +83,14 @@ class Runner:
     async def run(self, claim: Claim) -> Report:
         """Run a source and note how it ended; what is wrong with the source is in the report.
 
-        Raises DatabaseUnavailable and DatabaseRefused. A run that is cancelled gives its claim back, and the next one goes
-        on from what was written.
+        Raises DatabaseUnavailable and DatabaseRefused. After a run that is cancelled, the next one goes on from what was
+        written; the claim has to be given back.
         """
         progress = _Progress()
         try:
             return await self._run(claim, progress)
         except Superseded as error:
             return Report(claim.name, progress.changes, error=str(error))
-        except asyncio.CancelledError:
-            with suppress(FeedError, TimeoutError):
-                async with asyncio.timeout(_RELEASE):
-                    await self._runs.release(claim)
-            raise
 
     async def _run(self, claim: Claim, progress: _Progress) -> Report:
         try:

@@ -93,6 +93,6 @@ def period(value: object) -> str | None:
 
 def _amount(value: object) -> Decimal | None:
     found = number(value)
-    if found is None or not 0 < found <= _LARGEST:
+    if found is None or not 0 <= found <= _LARGEST:
         return None
-    return found.quantize(_CENT, ROUND_HALF_UP) or None
+    return found.quantize(_CENT, ROUND_HALF_UP) or None  # zero stands for unknown

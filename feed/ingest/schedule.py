@@ -1,14 +1,15 @@
 """The schedule: runs the sources that are due, a few at a time, the longest overdue first."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeAlias
 
 import structlog
 
 from feed.database.source_runs import SourceRuns
+from feed.errors import FeedError
 from feed.ingest.runner import Report
 from feed.model.source_run import Claim
 from feed.settings.ingest import IngestSettings
@@ -19,6 +20,8 @@ Run: TypeAlias = Callable[[Claim], Coroutine[Any, Any, Report]]
 
 _LEASE = 60.0
 """Seconds after which the sources of a process that has died are run by others. Claims are renewed at every look."""
+_RELEASE = 2.0
+"""Seconds for which the end waits until the sources of runs that it cut off are free."""
 _LOOKS = 6
 """Looks at least in that time."""
 
@@ -36,7 +39,7 @@ class Schedule:
 
     async def follow(self, leading: asyncio.Event) -> None:
         """Run whatever is due, as long as `leading` is set; raises what a run raises."""
-        async with _under_way() as running:
+        async with self._under_way() as running:
             while leading.is_set():
                 await self._begin(running, self._logged)
                 if running:
@@ -47,7 +50,7 @@ class Schedule:
     async def once(self, report: Callable[[Report], None]) -> None:
         """Run every source once that is due now, and hand on each report; raises what a run raises."""
         now = await self._runs.now()
-        async with _under_way() as running:
+        async with self._under_way() as running:
             while True:
                 await self._begin(running, self._run, now)
                 if not running:
@@ -60,7 +63,7 @@ class Schedule:
         free = self._settings.concurrency - len(running)
         if free <= 0:
             return
-        for claim in await self._runs.claim(free, self._lease, due):
+        for claim in await self._claimed(free, due):
             running[asyncio.create_task(run(claim), name=f"run of {claim.name}")] = claim
 
     async def _pause(self) -> float:
@@ -98,14 +101,31 @@ class Schedule:
             )  # fmt: skip
         return report
 
+    async def _claimed(self, free: int, due: datetime | None) -> list[Claim]:
+        """Claim sources; when this is cancelled in between, nothing stays claimed that nobody would run."""
+        claiming = asyncio.create_task(self._runs.claim(free, self._lease, due), name="claiming sources")
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            with suppress(FeedError, TimeoutError):
+                async with asyncio.timeout(_RELEASE):
+                    await self._release(await claiming)
+            raise
 
-@asynccontextmanager
-async def _under_way() -> AsyncIterator[Running]:
-    """Yield a place for the runs under way; on leaving they are cancelled, and have ended."""
-    running: Running = {}
-    try:
-        yield running
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+    async def _release(self, claims: Iterable[Claim]) -> None:
+        for claim in claims:
+            await self._runs.release(claim)
+
+    @asynccontextmanager
+    async def _under_way(self) -> AsyncIterator[Running]:
+        """Yield a place for the runs under way; on leaving they are cancelled, have ended, and their sources are free."""
+        running: Running = {}
+        try:
+            yield running
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            with suppress(FeedError, TimeoutError):
+                async with asyncio.timeout(_RELEASE):
+                    await self._release(claim for task, claim in running.items() if task.cancelled())

@@ -328,7 +328,7 @@ async def measure(
         tempfile.tempdir = str(MEMORY)
     cluster = Cluster(
         fsync="on", commit_siblings="0", max_wal_size="4GB", checkpoint_timeout="30min", autovacuum_naptime="1min",
-        shared_buffers="256MB",
+        shared_buffers="256MB", max_prepared_transactions="0",
     )  # fmt: skip
     try:
         cluster.create().start()

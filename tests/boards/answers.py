@@ -12,7 +12,7 @@ from http import HTTPStatus
 from tests.boards.script import Board, Fault
 from tests.boards.shapes import UNCONDITIONAL, XML, is_last, list_of
 
-BUSY = 2
+BUSY = 30
 """Seconds that a busy board asks for."""
 _HUGE = 65 * 1024 * 1024
 _BOMB = 256 * 1024 * 1024

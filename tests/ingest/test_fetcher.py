@@ -22,6 +22,7 @@ from feed.ingest.retry_after import retry_after
 from feed.model.source_run import Validators
 from feed.settings.settings import load_settings
 from tests.ingest.fault_server import ALLOWED, FORBIDDEN, FaultServer, answer, fault_server, in_turn, raw
+from tests.waiting import until
 
 MB = 1024 * 1024
 QUICK = {
@@ -48,13 +49,15 @@ async def failure(fetcher: Fetcher, url: str, ask: Ask = Ask()) -> FetchError:
 
 async def test_over_tls_with_the_named_authority_an_answer_comes_whole_and_says_who_asks(tmp_path: Path) -> None:
     async with fault_server(tmp_path) as server:
-        server.answers["/board"] = answer(b'{"jobs": []}', etag='"1"')
+        server.answers["/board"] = answer(b'{"jobs": []}', etag='"1"', set_cookie="who=feed; Path=/")
         async with fetching(ingest_ca_file=str(server.certificate), ingest_contact="https://us.example/bot") as fetcher:
             got = await fetcher.get(server.url("/board", "localhost"), Ask(accept="application/json"))
             assert (got.body, got.content_type, got.headers["ETag"]) == (b'{"jobs": []}', "application/json", '"1"')
             assert server.asked[0].headers["user-agent"].startswith("feed/")
             assert server.asked[0].headers["user-agent"].endswith(" (+https://us.example/bot)")
             assert server.asked[0].headers["host"] == f"localhost:{server.port}"
+            await fetcher.get(server.url("/board", "localhost"), Ask())
+            assert "cookie" not in server.asked[1].headers
         async with fetching() as fetcher:  # which does not know that authority
             assert (await failure(fetcher, server.url("/board"))).kind == "network"
         async with fetching(ingest_allow_http=False) as fetcher:
@@ -257,6 +260,7 @@ async def test_a_host_is_asked_one_request_at_a_time_with_a_gap_and_others_meanw
     async with fetching(ingest_gap=0.2, ingest_concurrency=2) as fetcher, asyncio.TaskGroup() as tasks:
         held = tasks.create_task(fetcher.get(server.url("/slow"), Ask()))
         same = [tasks.create_task(fetcher.get(server.url("/quick"), Ask())) for _ in range(3)]
+        await until(lambda: server.open)
         await fetcher.get(server.url("/quick", "localhost"), Ask())  # another host: it goes past those that wait
         assert not held.done()
         assert not any(task.done() for task in same)
@@ -283,3 +287,9 @@ async def test_pages_are_fetched_as_robots_txt_says_and_it_is_remembered(server:
         assert (await failure(fetcher, server.url("/jobs"), page)).kind == "robots"
         server.answers["/robots.txt"] = answer(b"", status=404)
         assert (await fetcher.get(server.url("/jobs"), page)).body == b"<p>"
+    async with fetching() as fetcher:
+        server.answers["/robots.txt"] = answer(b"User-agent: *\nCrawl-delay: 0.3\n")
+        for _ in range(2):
+            await fetcher.get(server.url("/jobs"), page)
+    first, second = server.asked[-2:]
+    assert second.at - first.at >= 0.29

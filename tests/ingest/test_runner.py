@@ -126,6 +126,10 @@ async def test_a_list_that_was_applied_in_whole_is_compared_and_any_other_is_fet
         report = await rig.run()
         assert (report.error, report.found) == (None, None)
         assert server.asked[-1].headers["if-none-match"] == '"2"'
+        await rig.database.execute("UPDATE source SET validated_by = '0.0.1'")  # which may have read it otherwise
+        server.answers["/"] = answer(b"2", etag='"2"')
+        assert (await rig.run()).found == 3
+        assert "if-none-match" not in server.asked[-1].headers
         server.answers["/"] = answer(b"2")  # the same bytes, of a server that knows no ETag
         rig.board.hold(2, 3, 4, 5)  # nobody looks
         assert (await rig.run()).found is None
@@ -164,15 +168,20 @@ async def test_a_run_that_is_cancelled_leaves_nothing_half_written_and_the_next_
 ) -> None:
     count = 4 * CHUNK
     rig.board.hold(*range(count))
+    await rig.database.execute(
+        "UPDATE source SET validated_url = 'https://acme.example/', digest = '', validated_by = ''"
+    )
     async with held_at(rig, connect, 2 * CHUNK + 7) as run:
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
+    await rig.database.execute("UPDATE source SET claim = NULL, claimed_until = NULL")  # as the schedule does
     assert await rig.database.fetchval("SELECT count(*) FROM job") == 2 * CHUNK
     assert await rig.database.fetchval("SELECT count(*) FROM source_posting") == 2 * CHUNK
     source = await rig.source()
     assert (source.running, source.succeeded_at, source.total) == (False, None, Counts(posted=2 * CHUNK))
     (claim,) = await rig.runs.claim(1, 60)  # due as before
+    assert claim.validators is None  # a list as it was before would not be the one that is half applied
     await rig.runner.run(claim)
     assert (await rig.source()).total == Counts(posted=count)
     events = await advanced(rig.database)

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
+from feed.database.source_runs import SourceRuns
 from feed.errors import DatabaseUnavailable
 from feed.ingest.adapter import FetchError
 from feed.ingest.runner import Report
@@ -102,6 +103,32 @@ async def test_when_leadership_ends_runs_are_cut_off_and_another_process_takes_t
     await follow
     assert rig.adapter.reading == 0
     assert len(await rig.runs.claim(9, 60)) == 1
+
+
+async def test_a_claim_that_arrives_when_nobody_wants_it_any_more_is_given_back(
+    rig: Rig, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.add("b1")
+    claim, gate = rig.runs.claim, asyncio.Event()
+
+    async def slow(*given: Any) -> list[Claim]:
+        claims = await claim(*given)
+        await gate.wait()
+        return claims
+
+    monkeypatch.setattr(SourceRuns, "claim", lambda _, *given: slow(*given))
+    run = asyncio.create_task(scheduled(rig, dsn).once(lambda _: None))
+    claimed = "SELECT count(*) FROM source WHERE claim IS NOT NULL"
+
+    async def taken() -> bool:
+        return bool(await rig.database.fetchval(claimed))
+
+    await until(taken)
+    run.cancel()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert await rig.database.fetchval(claimed) == 0
 
 
 async def test_a_claim_is_renewed_while_its_run_goes_on_and_runs_out_with_its_process(

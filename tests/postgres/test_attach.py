@@ -1,13 +1,15 @@
 """Attached tables: rows of somebody else's table become postings, whatever writes them."""
 
+import asyncio
+
 import asyncpg
 import pytest
 
 from feed.database.attach import detach, equip
 from feed.database.attachments import attached_tables
-from feed.database.comparison import compare
+from feed.database.comparison import Comparison, compare
 from feed.database.retention import expire
-from feed.errors import ConfigurationError
+from feed.errors import ConfigurationError, DatabaseUnavailable
 from feed.settings.log import LogSettings
 from tests.conftest import Connect
 from tests.postgres.attaching import VACANCIES, attached, compared, postings, spec
@@ -301,6 +303,112 @@ async def test_a_comparison_leaves_rows_whose_event_is_on_its_way_to_that(
     assert (await compared(vacancies, number)).made == 0
     await advanced(vacancies)
     assert await postings(vacancies) == {ONE: "b", TWO: "x"}
+
+
+async def test_a_transaction_that_wrote_to_the_table_can_be_prepared_while_the_sequencer_sleeps(
+    vacancies: Connection,
+) -> None:
+    await attached(vacancies)
+    await vacancies.execute("SELECT setval('armed', 1)")
+    await vacancies.execute("BEGIN")
+    await vacancies.execute("INSERT INTO shop.vacancies (id, headline) VALUES ($1, 'a')", ONE)
+    await vacancies.execute("PREPARE TRANSACTION 'prepared vacancies'")
+    await vacancies.execute("COMMIT PREPARED 'prepared vacancies'")
+    await advanced(vacancies)
+    assert await postings(vacancies) == {ONE: "a"}
+
+
+async def test_nested_statements_read_single_rows_so_that_others_can_serialize(
+    vacancies: Connection, connect: Connect
+) -> None:
+    await vacancies.execute(
+        "INSERT INTO shop.vacancies (headline, city) SELECT n, 'Ulm' FROM generate_series(1, 5000) n; "
+        "ANALYZE shop.vacancies; "
+        "CREATE FUNCTION shop.mark() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "UPDATE shop.vacancies SET headline = headline || '!' WHERE id = NEW.id; RETURN NULL; END $$; "
+        "CREATE TRIGGER mark AFTER INSERT ON shop.vacancies FOR EACH ROW EXECUTE FUNCTION shop.mark()"
+    )
+    await attached(vacancies)
+    other = await connect()
+    for one, key in ((vacancies, ONE), (other, TWO)):
+        await one.execute("BEGIN ISOLATION LEVEL SERIALIZABLE")
+        await one.execute("INSERT INTO shop.vacancies (id, headline) VALUES ($1, 'a')", key)
+    locked = await vacancies.fetch(
+        "SELECT relation::regclass::text, locktype, count(*) FROM pg_locks WHERE mode = 'SIReadLock' GROUP BY 1, 2"
+    )
+    assert all(row["locktype"] != "relation" and row["count"] < 10 for row in locked), locked
+    await vacancies.execute("COMMIT")
+    await other.execute("COMMIT")
+
+
+async def test_a_reason_to_compare_that_comes_up_during_a_comparison_leads_to_another(
+    vacancies: Connection, connect: Connect
+) -> None:
+    number = await attached(vacancies)
+    early, late = await connect(), await connect()
+    doubt = "INSERT INTO attachment_doubt (attachment, why) VALUES ($1, $2)"
+    await early.execute("BEGIN")
+    await early.execute(doubt, number, "open while the comparison begins")
+    await late.execute(doubt, number, "before the comparison")
+
+    async def commit() -> None:
+        await early.execute("COMMIT")
+
+    ended: list[asyncio.Task[None]] = []
+
+    def told(going: Comparison) -> None:
+        if not ended:
+            ended.append(asyncio.create_task(commit()))
+
+    await compare(vacancies, "feed", number, LogSettings(), told)
+    await asyncio.gather(*ended)
+    reasons = await vacancies.fetch("SELECT why FROM attachment_doubt")
+    assert [row["why"] for row in reasons] == ["open while the comparison begins"]
+
+
+async def waiting(database: Connection, pid: int) -> bool:
+    """Whether a backend waits for a lock."""
+    return bool(await database.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid))
+
+
+async def test_a_comparison_that_waits_for_the_sequencer_does_not_hold_it_up(
+    vacancies: Connection, connect: Connect
+) -> None:
+    number = await attached(vacancies)
+    comparing = await connect()
+    async with vacancies.transaction():
+        await vacancies.execute("SELECT FROM state FOR UPDATE")
+        task = asyncio.create_task(compare(comparing, "feed", number, LogSettings()))
+        await until(lambda: waiting(vacancies, comparing.get_server_pid()))
+        await vacancies.execute(
+            "INSERT INTO attachment_bad (attachment, key, why) VALUES ($1, 'a', 'no title')", number
+        )
+    await task
+
+
+async def test_a_comparison_that_falls_silent_is_ended_by_the_database(
+    vacancies: Connection, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = await attached(vacancies)
+    monkeypatch.setattr("feed.database.comparison._SILENCE", 0.2)
+    silent = await connect()
+    backend = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)"
+
+    class Stopped:
+        """A connection whose process stops after each answer."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(silent, name)
+
+        async def fetchrow(self, *query: object) -> object:
+            answer = await silent.fetchrow(*query)
+            if silent.is_in_transaction():
+                await until(lambda: vacancies.fetchval(backend, silent.get_server_pid()))
+            return answer
+
+    with pytest.raises(DatabaseUnavailable):
+        await compare(Stopped(), "feed", number, LogSettings())
+    await vacancies.execute("SELECT FROM state FOR UPDATE NOWAIT")
 
 
 async def test_expiry_leaves_a_posting_whose_event_is_on_its_way_to_that(vacancies: Connection) -> None:

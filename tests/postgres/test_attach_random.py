@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import date
 
 import asyncpg
@@ -139,8 +138,7 @@ class Shop:
 async def repeated(work: Callable[[], Awaitable[object]], stop: asyncio.Event) -> None:
     """Do it again and again, as the service does."""
     while not stop.is_set():
-        with suppress(asyncpg.DeadlockDetectedError):
-            await work()
+        await work()
         await asyncio.sleep(0.003)
 
 

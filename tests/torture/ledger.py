@@ -7,8 +7,11 @@ from typing import Any
 import asyncpg
 import orjson
 
+OWN = "werk.stellen"
+"""The table of somebody else's that is attached, and the source of its postings."""
+
 # A row trigger, and of another make than the feed's: whole rows are compared as JSON, one ledger row a change.
-SCHEMA = """
+SCHEMA = f"""
 CREATE SCHEMA torture;
 CREATE TABLE torture.tx (token text PRIMARY KEY);
 CREATE TABLE torture.change (
@@ -18,13 +21,14 @@ CREATE FUNCTION torture.note() RETURNS trigger LANGUAGE plpgsql SET TimeZone = '
 DECLARE
   now_ jsonb; was_ jsonb; kind_ text; reason_ text := coalesce(nullif(current_setting('feed.reason', true), ''), 'closed');
 BEGIN
-  IF TG_OP <> 'DELETE' THEN now_ := to_jsonb(NEW) - 'description'; END IF;
-  IF TG_OP <> 'INSERT' THEN was_ := to_jsonb(OLD) - 'description'; END IF;
+  IF OLD.source = '{OWN}' OR NEW.source = '{OWN}' THEN RETURN NULL; END IF;  -- a mirror: its table has a trigger
+  IF TG_OP <> 'DELETE' THEN now_ := to_jsonb(NEW) - '{{description,description_html}}'::text[]; END IF;
+  IF TG_OP <> 'INSERT' THEN was_ := to_jsonb(OLD) - '{{description,description_html}}'::text[]; END IF;
   IF TG_OP = 'DELETE' THEN
     kind_ := 'closed'; reason_ := 'deleted'; now_ := was_; was_ := NULL;
   ELSIF TG_OP = 'INSERT' THEN
     kind_ := CASE WHEN NEW.closed_at IS NULL THEN 'posted' ELSE 'closed' END;
-  ELSIF to_jsonb(NEW) - '{version,updated_at}'::text[] = to_jsonb(OLD) - '{version,updated_at}'::text[] THEN
+  ELSIF to_jsonb(NEW) - '{{version,updated_at}}'::text[] = to_jsonb(OLD) - '{{version,updated_at}}'::text[] THEN
     RETURN NULL;
   ELSE
     kind_ := CASE WHEN (NEW.closed_at IS NULL) = (OLD.closed_at IS NULL) THEN 'updated'
@@ -41,7 +45,12 @@ CREATE ROLE torture_b SUPERUSER LOGIN;
 
 
 def digest(body: dict[str, Any]) -> int:
-    """Stand for a posting's whole content, in the event and in the ledger alike."""
+    """Stand for a posting's whole content, in the event and in the ledger alike.
+
+    When the posting of an attached table was updated is known to the feed alone.
+    """
+    if body["source"] == OWN:
+        body = {name: value for name, value in body.items() if name != "updated_at"}
     return hash(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
 
 

@@ -12,7 +12,7 @@ import httpx
 import orjson
 
 from tests.h2client import insecure
-from tests.torture.ledger import digest
+from tests.torture.ledger import OWN, digest
 
 Body = dict[str, Any]
 _CONTEXTS: dict[bool, ssl.SSLContext] = {http2: insecure() for http2 in (False, True)}
@@ -30,6 +30,8 @@ class Seen:
     job: int
     version: int
     digest: int
+    key: str | None
+    """The key of its row, of a posting of the attached table."""
 
 
 @dataclass(slots=True)
@@ -168,7 +170,8 @@ class Subscriber:
             record.fault("missed", f"{self.name} was sent {position} after {self.position}")
         reason = data.pop("reason", None)
         del data["href"]
-        seen = Seen(kind, reason, data["id"], data["version"], digest(data))
+        key = data["external_id"] if data["source"] == OWN else None
+        seen = Seen(kind, reason, data["id"], data["version"], digest(data), key)
         record.counts["deliveries"] += 1
         if record.events.setdefault(position, seen) != seen:
             record.fault("differs", f"{self.name} was sent {seen} at {position}, another {record.events[position]}")

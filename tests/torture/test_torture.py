@@ -28,6 +28,7 @@ from tests.torture.memory import Memory
 from tests.torture.services import ENVIRONMENT, ServiceProcess
 from tests.torture.stall import KINDS, Staller
 from tests.torture.subscriber import Record, Subscriber
+from tests.torture.vacancies import attach_own
 from tests.torture.verdict import judge
 from tests.torture.writer import Book, Writer, connect, finish_prepared
 
@@ -120,6 +121,7 @@ async def test_every_committed_event_reaches_every_subscriber_once_and_in_one_or
             connection = await connect(cluster.dsn())
             await connection.execute(SCHEMA)
             connection.terminate()
+            await attach_own(cluster.dsn())
             async with running(services), beside(*subscribers, *stallers, memory):
                 async with asyncio.timeout(SECONDS * 1.5 + 200):
                     await _disturb(cluster, book, chaos, record)

@@ -9,6 +9,8 @@ from typing import Any
 
 import asyncpg
 
+from tests.torture.vacancies import OwnTable
+
 # The connection or the server went away; what was under way is open to question.
 LOST = (
     OSError,
@@ -31,7 +33,7 @@ AGAIN = (
 ISOLATION = {"READ COMMITTED": 50, "REPEATABLE READ": 25, "SERIALIZABLE": 25}
 OPERATIONS = {
     "insert": 22, "several": 10, "upsert": 14, "update": 12, "shared": 12, "nothing": 5, "close": 8, "reopen": 6,
-    "delete": 6, "expiring": 1, "bulk": 0.3, "sweep": 0.4,
+    "delete": 6, "rename": 3, "expiring": 1, "bulk": 0.3, "sweep": 0.4,
 }  # fmt: skip
 PREPARED_AT_MOST = 30
 SHARED = 25
@@ -97,6 +99,7 @@ class Writer:
         self._made = 0
         self._turn = 0
         self._connection: Any = None
+        self._own = OwnTable(self.name, self._rng, SHARED)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Write until `stop`."""
@@ -194,7 +197,12 @@ class Writer:
             await asyncio.sleep(rng.choice((0.002, 0.02, rng.uniform(0, 0.4))))
 
     async def _operate(self, operation: str) -> None:
+        """An operation on feed's table or on the attached one, by lot."""
         rng, execute = self._rng, self._connection.execute
+        if rng.random() < 0.4 or operation == "rename":
+            self._book.counts["on the attached table"] += 1
+            await self._own.operate(self._connection, operation, posting(rng))
+            return
         mine = (self.name, str(rng.randint(max(0, self._made - 40), self._made)))
         key = mine if rng.random() < 0.7 else ("shared", str(rng.randrange(SHARED)))
         title = f"Title {rng.randrange(10**6)}"

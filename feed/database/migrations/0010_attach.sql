@@ -27,7 +27,8 @@ CREATE TABLE attachment_doubt (
   id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   attachment integer NOT NULL,
   at         timestamptz NOT NULL DEFAULT clock_timestamp(),
-  why        text NOT NULL
+  why        text NOT NULL,
+  looked_into boolean NOT NULL DEFAULT false           -- it was there when the comparison that goes on began
 );
 
 -- Rows that make no posting, such as those without a title: a thousand of each table at most.

@@ -69,7 +69,7 @@ def _scripts(page: str) -> Iterator[str]:
         place = end.end()
         if not comment:
             tree = LexborHTMLParser(page[begin.start() : place])
-            yield from (script.text() for script in tree.css('script[type="application/ld+json" i]'))
+            yield from (script.text() for script in tree.css('script[type="application/ld+json"]'))
 
 
 def _bare(script: str) -> str:

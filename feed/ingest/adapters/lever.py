@@ -42,7 +42,7 @@ class Lever(Board):
         for _ in range(_PAGES):
             page = httpx.URL(url).copy_merge_params({"skip": len(jobs), "limit": _PAGE})
             answer = await fetch(str(page))
-            size = self.size(board, size + len(answer.body))
+            size = self.bounded(board, size + len(answer.body))
             found = await asyncio.to_thread(_array, answer)
             names = {name for job in found if isinstance(job, dict) and (name := line(job.get("id")))}
             if names <= seen:

@@ -39,7 +39,7 @@ class SmartRecruiters(Board):
         for _ in range(_PAGES):
             page = httpx.URL(url).copy_merge_params({"limit": _PAGE, "offset": len(jobs)})
             answer = await fetch(str(page))
-            size = self.size(board, size + len(answer.body))
+            size = self.bounded(board, size + len(answer.body))
             body = await asyncio.to_thread(Record.of, answer)
             content = body.needed("content", answer.url)
             told = body.at("totalFound")

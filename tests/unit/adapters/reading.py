@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -31,11 +32,24 @@ def adapter(name: str) -> Adapter:
 Respond = Callable[[httpx.URL], bytes]
 
 
-def read(name: str, body: bytes | Respond, content_type: str = "application/json") -> Found:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an adapter fetched, and how."""
+
+    url: str
+    accept: str
+    seconds: float | None
+
+
+def read(
+    name: str, body: bytes | Respond, content_type: str = "application/json", asked: list[Asked] | None = None
+) -> Found:
     """Read the board of `name`, where `body` is every answer, or makes it from the URL."""
     reader, board = adapter(name), BOARDS[name]
 
-    async def fetch(url: str, *, accept: str = "", seconds: float | None = None) -> Answer:
+    async def fetch(url: str, *, accept: str = "application/json", seconds: float | None = None) -> Answer:
+        if asked is not None:
+            asked.append(Asked(url, accept, seconds))
         found = body(httpx.URL(url)) if callable(body) else body
         return Answer(url, found, content_type, httpx.Headers())
 

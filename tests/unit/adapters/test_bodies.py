@@ -84,6 +84,12 @@ def test_a_page_is_read_in_a_time_that_grows_with_its_length_alone() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["greenhouse", "personio", "rss", "jsonld"])
+def test_an_empty_body_is_malformed(name: str) -> None:
+    with pytest.raises(Malformed, match="the body is empty"):
+        read(name, b" \n")
+
+
 def test_a_page_without_postings_is_an_empty_board() -> None:
     assert read("jsonld", b"<p>Nothing now.</p>", "text/html").postings == ()
 
@@ -146,6 +152,25 @@ def test_pages_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("feed.ingest.board._PAGED_BYTES", 1024)
     with pytest.raises(Malformed, match="pages are larger"):
         read("lever", page)
+
+
+@pytest.mark.parametrize(
+    ("bound", "name", "body"),
+    [
+        ("body._MOST_VALUES", "greenhouse", b'{"jobs": [[[], {}]]}'),
+        ("body._LARGEST_TREE", "personio", b"<workzag-jobs/>"),
+        ("body._LARGEST_TREE", "rss", b"<rss version='2.0'><channel/></rss>"),
+        ("body._LARGEST_TREE", "jsonld", b"<p>Nothing"),
+        ("collect._MOST", "recruitee", b'{"offers": [1, 2, 3, 4]}'),
+    ],
+)
+def test_what_would_take_much_more_memory_than_its_bytes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, bound: str, name: str, body: bytes
+) -> None:
+    read(name, body)
+    monkeypatch.setattr(f"feed.ingest.{bound}", 3)
+    with pytest.raises(Malformed, match=r"larger than|more than|at most 3"):
+        read(name, body)
 
 
 def test_an_id_that_is_too_long_becomes_its_hash() -> None:

@@ -8,9 +8,10 @@ import orjson
 import pytest
 
 from feed.errors import ConfigurationError
-from feed.ingest.adapter import BadPosting, Malformed
+from feed.ingest.adapter import Answer, BadPosting, Found, Malformed
 from feed.ingest.adapters import adapter_names, adapter_of
-from tests.unit.adapters.reading import BOARDS, fixture, given, read
+from feed.ingest.adapters.mapped import Mapped
+from tests.unit.adapters.reading import BOARDS, Asked, fixture, given, read
 
 
 def named(bad: BadPosting) -> list[str]:
@@ -38,6 +39,7 @@ def test_greenhouse() -> None:
     assert first.description_html == "<p>Keep our <strong>services</strong> up &amp; running.</p>"
     assert first.description == "Keep our services up & running."
     assert (second.title, second.workplace, second.posted_at) == ("Nurse Practitioner", "remote", None)
+    assert (second.location, second.country) == ("Remote - US; Remote - Canada", "United States")
     assert [(one.external_id, named(one), one.faults[0].index) for one in found.bad] == [
         ("4000103", ["title", "url"], 2)
     ]
@@ -75,8 +77,7 @@ def test_lever() -> None:
     assert (found.complete, found.company, found.bad) == (True, None, ())
 
 
-def test_lever_of_the_european_union_has_names_and_a_host_of_its_own() -> None:
-    assert adapter_of("lever-eu").address("acme") == "https://api.eu.lever.co/v0/postings/acme?mode=json"
+def test_lever_of_the_european_union_has_names_of_its_own() -> None:
     assert read("lever-eu", fixture("lever.json")).postings[0].source == "lever-eu:paperplane"
 
 
@@ -339,7 +340,31 @@ def test_json_by_a_mapping() -> None:
     assert found.complete
 
 
+def test_json_without_an_id_is_known_by_its_url() -> None:
+    mapped = adapter_of(
+        "json", fixture("other.toml").decode().replace("external_id", "# external_id").replace("active", "# active")
+    )
+    assert isinstance(mapped, Mapped)
+    jobs = [{"job": {"title": "Mason"}, "links": [{"href": "https://quarry.example/8"}]}]
+    [posting] = mapped.found("x", Answer("https://quarry.example/", orjson.dumps(jobs), "", {})).postings
+    assert posting.external_id == posting.url == "https://quarry.example/8"
+
+
 def test_json_finds_the_one_list_and_asks_where_there_are_several() -> None:
+    def at(board: str, body: object) -> Found:
+        mapped = adapter_of("json", fixture("other.toml").decode())
+        assert isinstance(mapped, Mapped)
+        return mapped.found(board, Answer("https://quarry.example/api", orjson.dumps(body), "", {}))
+
+    whole = orjson.loads(fixture("other.json"))["data"]
+    for body in (whole["jobs"], {"results": whole["jobs"], "count": 4, "tags": ["a"]}):
+        assert len(at("https://quarry.example/api", body).postings) == 2
+    assert at("https://quarry.example/api", {"results": []}).postings == ()
+    with pytest.raises(Malformed, match=r"lists of objects: cities, jobs\); name it in a fragment"):
+        at("https://quarry.example/api", whole)
+    assert (
+        len(at("https://quarry.example/api#/cities%20%26/0/a~1b", {"cities &": [{"a/b": whole["jobs"]}]}).postings) == 2
+    )
     reader = adapter_of("json", fixture("other.toml").decode())
     assert reader.address(BOARDS["json"]) == "https://quarry.example/api"
     with pytest.raises(Malformed, match="at /data/jobs there must be a list, and it is missing"):
@@ -348,14 +373,50 @@ def test_json_finds_the_one_list_and_asks_where_there_are_several() -> None:
     assert not read("json", orjson.dumps(further)).complete
 
 
-def test_every_adapter_has_an_address_over_https() -> None:
-    mapping = fixture("other.toml").decode()
-    for name in adapter_names():
-        reader = adapter_of(name, mapping if name == "json" else None)
-        assert reader.name == name
-        assert reader.address(BOARDS[name]).startswith("https://")
+ADDRESSES = {
+    "greenhouse": "https://boards-api.greenhouse.io/v1/boards/kestrel/jobs?content=true",
+    "lever": "https://api.lever.co/v0/postings/paperplane?mode=json",
+    "lever-eu": "https://api.eu.lever.co/v0/postings/paperplane?mode=json",
+    "ashby": "https://api.ashbyhq.com/posting-api/job-board/quarry?includeCompensation=true",
+    "recruitee": "https://gruenwald.recruitee.com/api/offers/",
+    "personio": "https://nordlicht.jobs.personio.de/xml?language=en",
+    "smartrecruiters": "https://api.smartrecruiters.com/v1/companies/BlueHarbor/postings",
+    "remotive": "https://remotive.com/api/remote-jobs",
+    "remoteok": "https://remoteok.com/api",
+    "rss": "https://meridian.example/feed",
+    "jsonld": "https://fields.example/jobs/",
+    "json": "https://quarry.example/api",
+}
+
+
+def test_every_adapter_asks_politely_at_the_address_of_its_source() -> None:
+    assert set(adapter_names()) == set(ADDRESSES)
+    for name, address in ADDRESSES.items():
+        reader = adapter_of(name, fixture("other.toml").decode() if name == "json" else None)
+        assert (reader.name, reader.address(BOARDS[name])) == (name, address)
         assert reader.gap >= 1
         assert reader.terms.min_interval >= 900
+
+
+def test_a_page_is_asked_for_as_one_and_a_slow_source_is_given_time() -> None:
+    """By the media type of pages the fetcher knows that it must look at robots.txt."""
+    asked: list[Asked] = []
+    for name, body in (
+        ("jsonld", "page.html"),
+        ("ashby", "ashby.json"),
+        ("rss", "feed.rss"),
+        ("personio", "personio.xml"),
+    ):
+        read(name, fixture(body), asked=asked)
+    page, slow, feed, xml = asked
+    assert (page.accept, slow.accept, slow.seconds, page.seconds) == ("text/html", "application/json", 60, None)
+    assert "application/rss+xml" in feed.accept
+    assert "xml" in xml.accept
+
+
+def test_links_of_a_feed_are_completed_by_its_address() -> None:
+    body = fixture("feed.rss").replace(b"<link>https://meridian.example/jobs/1<", b"<link>/jobs/1<")
+    assert read("rss", body).postings[0].url == "https://meridian.example/jobs/1"
 
 
 @pytest.mark.parametrize(
