@@ -30,6 +30,9 @@ from feed.database.mirror_keeper import MirrorKeeper
 from feed.database.presence import Presence, this_process
 from feed.database.retention import Retention
 from feed.database.sequencer import Sequencer
+from feed.database.source_gauges import SourceGaugeReader
+from feed.database.source_runs import SourceRuns
+from feed.database.sources import SourceStore
 from feed.database.tailer import Tailer
 from feed.errors import DatabaseUnavailable, FeedError
 from feed.fanout.canary import Canary
@@ -41,7 +44,7 @@ from feed.fanout.replay_blocks import ReplayBlocks
 from feed.fanout.sources import StreamSources
 from feed.fanout.stream_report import StreamReporter
 from feed.fanout.streams import Streams
-from feed.http import docs, health, jobs, openapi, page, probe, problems, sessions, stream, subscribers
+from feed.http import docs, health, jobs, openapi, page, probe, problems, sessions, sources, stream, subscribers
 from feed.http import metrics as metrics_route
 from feed.http.cors import Cors
 from feed.http.gate import Gate
@@ -50,6 +53,7 @@ from feed.http.requests import Requests
 from feed.http.stream import StreamEndpoint
 from feed.hypercorn_adapter.connection import Connections, remember_connection
 from feed.hypercorn_adapter.shutdown import drained
+from feed.ingest.ingest import Ingest
 from feed.limits.rates import Rates
 from feed.observability.logs import configure
 from feed.observability.metrics import Metrics
@@ -191,7 +195,9 @@ def build(
     canary = None if settings.canary.interval is None else Canary(metrics.canary_seconds.observe)
     writer = choose_writer(settings.wire.fanout_writer)
     hub = Hub(settings.hub, canary, traces, writer.writer)
-    sources = StreamSources(hub, history, ReplayBlocks(settings.replay.joined_bytes), settings.database.connect_timeout)
+    stream_sources = StreamSources(
+        hub, history, ReplayBlocks(settings.replay.joined_bytes), settings.database.connect_timeout
+    )
     streams = Streams(hub, settings.streams)
 
     access = AccessStore(pools.access)
@@ -211,20 +217,22 @@ def build(
     sequencer = Sequencer(settings, dsn, metrics)
     retention = Retention(settings, dsn, sequencer)
     indexer = Indexer(settings, dsn, sequencer, lambda: hub.head)
+    store = JobStore(pools.data, traces)
     mirror_keeper = MirrorKeeper(settings, dsn, sequencer)
     reconnecting: dict[str, Reconnecting] = {
         "tailer": tailer, "sequencer": sequencer, "retention": retention, "indexer": indexer,
     }  # fmt: skip
+    source_store = SourceStore(pools.access)
     sampled = Sampled(hub, streams, history, canary, clients, sequencer.leading, reconnecting, writer)
     return Service(
         settings=settings,
         dsn=dsn,
         hub=hub,
         heartbeat=Heartbeat(hub),
-        sources=sources,
+        sources=stream_sources,
         streams=streams,
         drain=Drain(streams, settings.drain),
-        store=JobStore(pools.data, traces),
+        store=store,
         access=access,
         keys=keys,
         revocations=revocations,
@@ -237,8 +245,11 @@ def build(
         sequencer=sequencer,
         retention=retention,
         indexer=indexer,
+        ingest=Ingest(settings, store, SourceRuns(pools.data), sequencer),
         mirror_keeper=mirror_keeper,
         log_gauges=LogGaugeReader(pools.access, sequencer, metrics),
+        source_store=source_store,
+        source_gauges=SourceGaugeReader(source_store, sequencer, metrics),
         canary_writer=(
             None
             if settings.canary.interval is None
@@ -279,6 +290,7 @@ def _mount(app: Application, service: Service) -> None:
     app.include_router(health.routes(hub, streams, service.tailer, service.canary, gate, settings))
     app.include_router(metrics_route.routes(service.metrics, service.sampler, gate))
     app.include_router(subscribers.routes(service.presence, gate))
+    app.include_router(sources.routes(service.source_store, gate))
     app.include_router(probe.routes(settings.proxies))
 
 

@@ -58,11 +58,12 @@ class TooLarge(FeedError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with one field: `index` is the item's place in the request, from 0."""
+    """One thing wrong with one field: `index` is the item's place in the request, from 0, and `line` its line, from 1."""
 
     field: str
     message: str
     index: int | None = None
+    line: int | None = None
 
 
 class Invalid(FeedError):

@@ -20,6 +20,8 @@ from feed.database.mirror_keeper import MirrorKeeper
 from feed.database.presence import Presence
 from feed.database.retention import Retention
 from feed.database.sequencer import Sequencer
+from feed.database.source_gauges import SourceGaugeReader
+from feed.database.sources import SourceStore
 from feed.database.tailer import Tailer
 from feed.fanout.canary import Canary
 from feed.fanout.drain import Drain
@@ -28,6 +30,7 @@ from feed.fanout.hub import Hub
 from feed.fanout.sources import StreamSources
 from feed.fanout.streams import Streams
 from feed.http.gate import Gate
+from feed.ingest.ingest import Ingest
 from feed.observability.metrics import Metrics
 from feed.observability.sampler import Sampler
 from feed.settings.settings import Settings
@@ -63,8 +66,11 @@ class Service:
     sequencer: Sequencer
     retention: Retention
     indexer: Indexer
+    ingest: Ingest
     mirror_keeper: MirrorKeeper
     log_gauges: LogGaugeReader
+    source_store: SourceStore
+    source_gauges: SourceGaugeReader
     canary_writer: CanaryWriter | None
     _tasks: asyncio.TaskGroup
     _running: list[asyncio.Task[None]] = field(default_factory=list)
@@ -86,7 +92,10 @@ class Service:
                 ("search index", self.indexer.run),
                 ("attached tables", self.mirror_keeper.run),
                 ("log gauges", self.log_gauges.run),
+                ("source gauges", self.source_gauges.run),
             ]
+            if self.settings.ingest.enabled:
+                work.append(("ingest", self.ingest.run))
             if self.canary_writer is not None:
                 work.append(("canary writer", self.canary_writer.run))
         return work

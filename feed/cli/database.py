@@ -25,6 +25,10 @@ DataDir = Annotated[
 ]
 
 
+class NoDatabase(ConfigurationError):
+    """The data folder holds no embedded database, and no other one was named."""
+
+
 def settings_of(database_url: str | None, data_dir: Path | None, **flags: Any) -> Settings:
     """Return the settings with what the command line says of the database; it wins over the environment.
 
@@ -46,14 +50,14 @@ def settings_of(database_url: str | None, data_dir: Path | None, **flags: Any) -
 async def existing_database(settings: Settings) -> AsyncIterator[str]:
     """Yield the DSN of the database that the settings name; an embedded one runs meanwhile, and is never created here.
 
-    Raises ConfigurationError where the data folder holds no database, or where it cannot be started.
+    Raises NoDatabase where the data folder holds none, ConfigurationError where it cannot be started.
     """
     if settings.database.url is not None:
         yield settings.database.url
         return
     folder = settings.database.data_dir
     if not _holds_database(folder):
-        raise ConfigurationError(
+        raise NoDatabase(
             f"There is no database in {folder}. Name the folder that `feed serve` uses with --data-dir or FEED_DATA_DIR, "
             "or a database of yours with --database-url or DATABASE_URL. (`feed serve` creates one at its first start.)"
         )

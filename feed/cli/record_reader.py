@@ -4,7 +4,7 @@ import asyncio
 import os
 import stat
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -15,6 +15,7 @@ from feed.errors import FeedError
 _CHUNK = 256 * 1024
 _LONGEST_LINE = 8 * 1024 * 1024
 _LARGEST_DOCUMENT = 512 * 1024 * 1024
+_SHOWN = 64 * 1024
 # Seconds without input after which a pipe is said to pause.
 _PAUSE = 0.2
 
@@ -25,15 +26,33 @@ class UnreadableInput(FeedError):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record: `place` is where it stands ("line 3", "item 3"), `fault` says why it has no `value`."""
+    """One record: `place` is where it stands ("line 3", "item 3"), `fault` says why it has no `value`.
+
+    `text` is what stands there: the line, or JSON of an item that is no object.
+    """
 
     place: str
     value: dict[str, Any] | None
     fault: str = ""
+    text: bytes = field(default=b"", compare=False)
+
+    @property
+    def json(self) -> bytes:
+        """The record as JSON; a line that is none is a text, and is cut off after 64 KiB."""
+        if self.value is not None:
+            return self.text.strip() or orjson.dumps(self.value)
+        if len(self.text) <= _LONGEST_LINE:
+            try:
+                orjson.loads(self.text)
+            except orjson.JSONDecodeError:
+                pass
+            else:
+                return self.text.strip()
+        return orjson.dumps(self.text[:_SHOWN].decode(errors="replace"))
 
 
 class RecordReader:
-    """The records in an open file or pipe, by its descriptor; to be iterated once.
+    """The records in an open file or pipe, by its descriptor; to be iterated once, or again after `rewind`.
 
     None stands between them when a pipe has nothing more for the moment. `done` of `total` is how far the
     reading has come, in bytes; `total` is None for a pipe.
@@ -46,12 +65,27 @@ class RecordReader:
         self._buffer = bytearray()
         self._ended = False
         self._read = 0
+        self._start = os.lseek(fd, 0, os.SEEK_CUR) if self._regular else None
         self.total = file.st_size if self._regular else None
 
     @property
     def done(self) -> int:
         """How much has been read and handed on, in bytes."""
         return self._read - len(self._buffer)
+
+    @property
+    def can_rewind(self) -> bool:
+        """Whether it can be read twice: a file can, a pipe cannot."""
+        return self._start is not None
+
+    def rewind(self) -> None:
+        """Go back to the first record of a file; call it only where `can_rewind`."""
+        if self._start is None:
+            raise UnreadableInput("a pipe can be read only once")
+        os.lseek(self._fd, self._start, os.SEEK_SET)
+        self._buffer.clear()
+        self._ended = False
+        self._read = 0
 
     async def __aiter__(self) -> AsyncIterator[Record | None]:
         opening = await self._opening()
@@ -159,12 +193,14 @@ def _is_cut_short(text: bytes) -> bool:
 
 def _parse(place: str, line: bytes) -> Record:
     if len(line) > _LONGEST_LINE:
-        return Record(place, None, f"is longer than {_LONGEST_LINE >> 20} MiB")
+        return Record(place, None, f"is longer than {_LONGEST_LINE >> 20} MiB", line)
     try:
-        return _record(place, orjson.loads(line))
+        return _record(place, orjson.loads(line), line)
     except orjson.JSONDecodeError as error:
-        return Record(place, None, f"is not valid JSON: {error}")
+        return Record(place, None, f"is not valid JSON: {error}", line)
 
 
-def _record(place: str, value: object) -> Record:
-    return Record(place, value) if isinstance(value, dict) else Record(place, None, "is not a JSON object")
+def _record(place: str, value: object, text: bytes = b"") -> Record:
+    if isinstance(value, dict):
+        return Record(place, value, text=text)
+    return Record(place, None, "is not a JSON object", text or orjson.dumps(value))

@@ -1,13 +1,14 @@
 """What a server says of its subscribers, as lines of sums and a table for the terminal."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from feed.cli.ages import age, instant
 from feed.cli.messages import clean
 
 _LAGGING = 1_000
@@ -31,7 +32,7 @@ class SubscriberTable:
         figures = {}
         for process in answer["processes"]:
             known = self._figures.get(process["id"], [])
-            newer = not known or _instant(process["seen_at"]) > _instant(known[-1]["seen_at"])
+            newer = not known or instant(process["seen_at"]) > instant(known[-1]["seen_at"])
             figures[process["id"]] = [*known[-1:], process] if newer else known
         self._figures = figures
 
@@ -63,9 +64,9 @@ class SubscriberTable:
 
     def _oldest(self) -> str:
         """Say how old the oldest figures are, where one can tell."""
-        at = _instant(self._now["at"])
-        age = max((at - _instant(process["seen_at"]) for process in self._now["processes"]), default=timedelta())
-        return f"  figures up to {_age(age)} old" if age >= timedelta(seconds=1) else ""
+        at = instant(self._now["at"])
+        oldest = max((at - instant(process["seen_at"]) for process in self._now["processes"]), default=timedelta())
+        return f"  figures up to {age(oldest)} old" if oldest >= timedelta(seconds=1) else ""
 
     def _rates(self) -> tuple[float, float] | None:
         """Return events and bytes a second, summed over the processes whose figures are known of two instants."""
@@ -74,7 +75,7 @@ class SubscriberTable:
             return None
         events = octets = 0.0
         for old, new in pairs:
-            seconds = (_instant(new["seen_at"]) - _instant(old["seen_at"])).total_seconds()
+            seconds = (instant(new["seen_at"]) - instant(old["seen_at"])).total_seconds()
             events += max(0, new["events"] - old["events"]) / seconds
             octets += max(0, new["bytes"] - old["bytes"]) / seconds
         return events, octets
@@ -88,12 +89,12 @@ class SubscriberTable:
             table.add_column(f"{name}{mark}", justify="right", no_wrap=True)
         for name in ("MODE", "WHERE", "FILTER"):
             table.add_column(name, no_wrap=True, overflow="ellipsis")
-        at = _instant(self._now["at"])
+        at = instant(self._now["at"])
         for one in self._now["subscribers"]:
             lag, pushed = one["lag"], one["pushed"]
             table.add_row(
                 clean(one["id"]), clean(one["key"]), clean(one["address"]) or "-", clean(one["protocol"]),
-                _age(at - _instant(one["since"])), Text(f"{lag:,}", "red" if lag >= _LAGGING else ""),
+                age(at - instant(one["since"])), Text(f"{lag:,}", "red" if lag >= _LAGGING else ""),
                 f"{one['position']:,}", f"{one['events']:,}", _bytes(one["bytes"]),
                 Text("pushed" if pushed else "pulled", "" if pushed else "yellow"), _place(one),
                 Text(clean(one["filter"]) or "(everything)", "" if one["filter"] else "dim"),
@@ -104,22 +105,6 @@ class SubscriberTable:
 def _place(process: Mapping[str, Any], *, pid: bool = False) -> str:
     worker = "" if process["worker"] is None else f"/{process['worker']}"
     return f"{clean(process['host'])}{worker}" + (f" (pid {process['pid']})" if pid else "")
-
-
-def _instant(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
-def _age(age: timedelta) -> str:
-    seconds = max(0, round(age.total_seconds()))
-    if seconds < 60:
-        return f"{seconds}s"
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    if not hours:
-        return f"{minutes}m{seconds:02d}s"
-    days, hours = divmod(hours, 24)
-    return f"{days}d{hours:02d}h" if days else f"{hours}h{minutes:02d}m"
 
 
 def _bytes(count: float) -> str:

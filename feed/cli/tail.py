@@ -36,6 +36,13 @@ def tail(
     near: Annotated[str | None, typer.Option(metavar="LAT,LON", help="A point on the map, in degrees.")] = None,
     radius_km: Annotated[float | None, typer.Option(help="The distance from --near, in kilometres.")] = None,
     event: Annotated[Many, typer.Option(metavar="TEXT", help="posted, updated or closed.")] = None,
+    backfill: Annotated[
+        bool,
+        typer.Option(
+            "--backfill/--no-backfill",
+            help="Whether to show postings that were there before: of a table that is attached, of a source's first run.",
+        ),
+    ] = True,
     since: Annotated[
         str | None, typer.Option(metavar="WHEN", help="Start at a time (RFC 3339), or 15m, 2h, 3d ago.")
     ] = None,
@@ -70,6 +77,7 @@ def tail(
     Examples:
       feed tail
       feed tail https://jobs.example.org --location berlin --location paris --workplace remote
+      feed tail --no-backfill --event posted
       feed tail --since 2h --json | jq -r .data.title
       feed tail --from earliest --verify --limit 1000 > /dev/null
 
@@ -94,10 +102,11 @@ def tail(
         "near": near,
         "radius_km": radius_km,
         "event": event,
+        "backfill": None if backfill else False,
     }
     filters = {name: value for name, value in choices.items() if value is not None and value != []}
     if verify and filters:
-        option = next(iter(filters)).replace("_", "-")
+        option = "no-backfill" if "backfill" in filters else next(iter(filters)).replace("_", "-")
         raise typer.BadParameter(f"--verify needs every event, and a filter leaves some out: leave out --{option}")
     continuity = Continuity() if verify else None
     show = _show_json if as_json else EventLines(Stdout(highlight=False)).show

@@ -32,6 +32,15 @@ class Prepared:
     place: str
     key: tuple[str, str]
     json: bytes
+    named: bool
+    """Whether the record names the external id; otherwise it was made of the content."""
+    record: bytes = b""
+    """The record it was made of, as JSON, where it is kept for a report."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes in memory, roughly."""
+        return len(self.json) + len(self.record)
 
 
 class Target(Protocol):
@@ -119,6 +128,15 @@ def validated(postings: Iterable[bytes]) -> list[PostingIn]:
     if faults:
         raise Invalid(faults)
     return good
+
+
+def faults_in(prepared: Prepared) -> Sequence[Fault]:
+    """Return why a server would refuse a posting; nothing if it is good."""
+    try:
+        validated([prepared.json])
+    except Invalid as error:
+        return error.faults
+    return ()
 
 
 @asynccontextmanager

@@ -1,8 +1,9 @@
-"""`feed top`: who follows a feed, live on the terminal."""
+"""`feed top`: who follows a feed, and what it fetches, live on the terminal."""
 
 import asyncio
 import os
 import sys
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -11,12 +12,16 @@ from rich.console import Console
 from rich.live import Live
 
 from feed.cli.client_options import DEFAULT_URL, Key
+from feed.cli.plain_table import print_table
+from feed.cli.source_table import SourceTable
 from feed.cli.subscriber_table import SubscriberTable
 from feed.client import FeedClient, Unavailable
 
-_PLAIN = 400
-"""Columns of a table that goes to a file or a pipe: nothing is cut off."""
 _TIMEOUT = 10.0  # seconds
+
+Table = SubscriberTable | SourceTable
+Look = Callable[[], Awaitable[Mapping[str, Any]]]
+"""Asks the server for what the table shows."""
 
 
 def top(
@@ -26,13 +31,16 @@ def top(
         Literal["lag", "age", "bytes", "events"], typer.Option(help="What comes first: the most of it.")
     ] = "lag",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Streams to list.")] = 100,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Show the public boards that the feed fetches, instead of its streams.")
+    ] = False,
     once: Annotated[bool, typer.Option("--once", help="Print one table, and end.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the server's answers as they are, a JSON line each.")
     ] = False,
     key: Key = None,
 ) -> None:
-    """Show the open streams of every process and node of a feed.
+    """Show who follows a feed, or the boards that it fetches.
 
     The process that answers gives its figures of now; those of the others are up to five seconds old, and of their
     streams at most a hundred of each order are listed.
@@ -46,6 +54,7 @@ def top(
       feed top
       FEED_KEY=... feed top https://jobs.example.org --sort bytes
       feed top --once --limit 1000 | grep pulled
+      feed top --sources --interval 10
       feed top --json --interval 10 >> subscribers.ndjson
 
     \b
@@ -57,14 +66,22 @@ def top(
     """
     client = FeedClient(url, key=key, timeout=_TIMEOUT)
     console = Console(highlight=False)
-    table = SubscriberTable(str(client.url), sort)
+    table: Table
+    if sources:
+        table, look = SourceTable(f"feed top {client.url}"), client.sources
+    else:
+        table = SubscriberTable(str(client.url), sort)
+
+        async def look() -> dict[str, Any]:
+            return await client.subscribers(sort=sort, limit=limit)
+
     try:
         if as_json:
-            asyncio.run(_print_json(client, sort, limit, interval, once))
+            asyncio.run(_print_json(client, look, interval, once))
         elif once or not console.is_terminal:
-            asyncio.run(_print_once(client, table, sort, limit, console))
+            asyncio.run(_print_once(client, look, table, console))
         else:
-            asyncio.run(_watch(client, table, sort, limit, interval, console))
+            asyncio.run(_watch(client, look, table, interval, console))
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
@@ -72,10 +89,10 @@ def top(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-async def _print_json(client: FeedClient, sort: str, limit: int, interval: float, once: bool) -> None:
+async def _print_json(client: FeedClient, look: Look, interval: float, once: bool) -> None:
     async with client:
         while True:
-            answer = await client.subscribers(sort=sort, limit=limit)
+            answer = await look()
             sys.stdout.buffer.write(orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE))
             sys.stdout.buffer.flush()
             if once:
@@ -83,24 +100,14 @@ async def _print_json(client: FeedClient, sort: str, limit: int, interval: float
             await asyncio.sleep(interval)
 
 
-async def _print_once(client: FeedClient, table: SubscriberTable, sort: str, limit: int, console: Console) -> None:
+async def _print_once(client: FeedClient, look: Look, table: Table, console: Console) -> None:
     async with client:
-        table.update(await client.subscribers(sort=sort, limit=limit))
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_PLAIN)
-    with console.capture() as captured:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
+        table.update(await look())
+    print_table(table, console)
 
 
-async def _watch(
-    client: FeedClient, table: SubscriberTable, sort: str, limit: int, interval: float, console: Console
-) -> None:
+async def _watch(client: FeedClient, look: Look, table: Table, interval: float, console: Console) -> None:
     """Show it until interrupted. What refuses ends it; a server that is away is waited for."""
-
-    async def look() -> dict[str, Any]:
-        return await client.subscribers(sort=sort, limit=limit)
-
     async with client:
         table.update(await look())  # before the screen changes: an error stays readable
         with Live(get_renderable=lambda: table, console=console, screen=True, refresh_per_second=4):

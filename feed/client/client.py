@@ -231,6 +231,13 @@ class FeedClient:
         params = query(None, sort=sort, limit=limit)
         return await self._ask(self._http.build_request("GET", "v1/subscribers", params=params), redirects=True)
 
+    async def sources(self) -> dict[str, Any]:
+        """Return the public boards that the feed fetches, and how each of them is doing. Needs a key of the scope admin.
+
+        Raises `Refused`, `Unavailable` or `UnexpectedAnswer`.
+        """
+        return await self._ask(self._http.build_request("GET", "v1/sources"), redirects=True)
+
     async def kick(self, stream_id: str) -> bool:
         """End a stream, wherever it is: True at once, False within seconds. Needs a key of the scope admin.
 

@@ -17,7 +17,8 @@ class StreamEvent:
     """One thing that a followed stream says: `kind` tells what, `data` is its JSON object.
 
     Always yielded:
-    `posted`, `updated`, `closed`: `data` is the posting (a closed one with `reason`).
+    `posted`, `updated`, `closed`: `data` is the posting (a closed one with `reason`; `backfill` is true where
+    it was there before the feed knew of it).
     `reset`: the cursor was of no use and postings may have been missed; `data` is `reason` and `snapshot`,
     the list to fetch. The stream goes on from the head.
 
@@ -40,6 +41,11 @@ class StreamEvent:
     def is_posting(self) -> bool:
         """Whether `data` is a posting: the kind is posted, updated or closed."""
         return self.kind in POSTINGS
+
+    @property
+    def is_backfill(self) -> bool:
+        """Whether `data` is a posting that was there before the feed knew of it: a table was attached, or a source added."""
+        return self.data.get("backfill") is True
 
     @property
     def position(self) -> int | None:

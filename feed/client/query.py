@@ -29,8 +29,12 @@ def query(filters: Filters | None, **others: object) -> tuple[tuple[str, str], .
     pairs: list[tuple[str, str]] = []
     for name, values in {**(filters or {}), **others}.items():
         several = values if isinstance(values, Sequence) and not isinstance(values, str) else [values]
-        pairs += [(name, str(value)) for value in several if value is not None]
+        pairs += [(name, _text(value)) for value in several if value is not None]
     return tuple(pairs)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def event_id(text: str) -> str:

@@ -157,31 +157,21 @@ class AttachmentDdl:
         ]
 
     def triggers(self, relation: Relation) -> list[str]:
-        """Return the statements that create the triggers on one relation."""
+        """Return the statements that create the triggers on one relation, in the place of those that are there."""
         execute = f"FOR EACH STATEMENT EXECUTE FUNCTION {self.capture(relation)}()"
-        on = f"ON {relation.name}"
+        seen = {
+            "insert": "REFERENCING NEW TABLE AS new_rows",
+            "update": "REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows",
+            "delete": "REFERENCING OLD TABLE AS old_rows",
+            "truncate": "",
+        }
         made = [
-            f"CREATE TRIGGER {self._trigger('insert')} AFTER INSERT {on} REFERENCING NEW TABLE AS new_rows {execute}",
-            f"CREATE TRIGGER {self._trigger('update')} AFTER UPDATE {on} "
-            f"REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows {execute}",
-            f"CREATE TRIGGER {self._trigger('delete')} AFTER DELETE {on} REFERENCING OLD TABLE AS old_rows {execute}",
-            f"CREATE TRIGGER {self._trigger('truncate')} AFTER TRUNCATE {on} {execute}",
+            f"CREATE OR REPLACE TRIGGER {self._trigger(one)} AFTER {one.upper()} ON {relation.name} {rows} {execute}"
+            for one, rows in seen.items()
         ]
         if relation.owned:
-            made += [
-                f"ALTER TABLE ONLY {relation.name} ENABLE ALWAYS TRIGGER {self._trigger(one)}"
-                for one in ("insert", "update", "delete", "truncate")
-            ]
+            made += [f"ALTER TABLE ONLY {relation.name} ENABLE ALWAYS TRIGGER {self._trigger(one)}" for one in seen]
         return made
-
-    def drop_triggers(self, relation: Relation) -> list[str]:
-        """Return the statements that drop the triggers on one relation; none where another role owns it."""
-        if not relation.owned:
-            return []
-        return [
-            f"DROP TRIGGER IF EXISTS {self._trigger(one)} ON {relation.name}"
-            for one in ("insert", "update", "delete", "truncate")
-        ]
 
     def trigger_name(self, operation: str) -> str:
         """Return the name of the trigger for one operation, not quoted."""
@@ -249,10 +239,12 @@ class AttachmentDdl:
                 for n, name in enumerate(self._spec.key)
             )
         return (
-            f"SELECT CASE WHEN NOT EXISTS (SELECT FROM {self._spec.table} t WHERE {same}) THEN ARRAY[j.external_id] END "
-            "AS posting, ARRAY[j.external_id] AS place FROM (SELECT j.external_id FROM job j "
-            f"WHERE j.source = {literal(self._spec.source)} AND ($1::text[] IS NULL OR j.external_id > ($1::text[])[1]) "
-            "ORDER BY j.external_id LIMIT $2::integer) j"
+            "SELECT CASE WHEN t.there IS NULL THEN ARRAY[j.external_id] END AS posting, ARRAY[j.external_id] AS place "
+            "FROM (SELECT j.external_id FROM job j "
+            f"WHERE j.source = {literal(self._spec.source)} "
+            "AND ($1::text[] IS NULL OR j.external_id > ($1::text[])[1]) "
+            "ORDER BY j.external_id LIMIT $2::integer) j "
+            f"LEFT JOIN LATERAL (SELECT true AS there FROM {self._spec.table} t WHERE {same} LIMIT 1) t ON true"
         )
 
 

@@ -16,9 +16,9 @@ from feed.settings.log import LogSettings
 
 log = structlog.get_logger(__name__)
 
-_FIRST, _FEWEST, _MOST = 100, 10, 2_000
+_FIRST, _FEWEST, _MOST = 200, 100, 2_000
 """Rows that one transaction compares: at first, at least, and at most."""
-_LONGEST = 0.03
+_LONGEST = 0.04
 """Seconds that one transaction may take, since the log stands still meanwhile: longer ones are followed by smaller ones."""
 _SILENCE = 2.0
 """Seconds after which the database ends a transaction from which it hears nothing (a process that was stopped, a dead link):
@@ -29,6 +29,11 @@ _BAD = 1_000
 """Rows that the map fails on after which a comparison is given up."""
 
 _RECONCILE = "SELECT * FROM reconcile($1, $2, $3::text[], $4)"
+_FORGET = """
+DELETE FROM attachment_doubt WHERE attachment = $1 AND id <= (
+  SELECT d.id FROM attachment_doubt d WHERE d.attachment = $1 ORDER BY d.id DESC OFFSET 100 LIMIT 1)
+"""
+"""Of a table that cannot be compared, only the newest doubts are kept: a write that is not captured leaves one each time."""
 _SAVE = "UPDATE attachment SET pass = $2 WHERE id = $1"
 _END = """
 UPDATE attachment SET pass = NULL, compared_at = CASE WHEN $3::text IS NULL THEN clock_timestamp() ELSE compared_at END,
@@ -68,21 +73,23 @@ async def compare(
     """
     most, loop = _FIRST, asyncio.get_running_loop()
     with translated():
-        if not await _begin(connection, schema, number):
-            return None
-        while True:
+        attached = await _begin(connection, schema, number)
+        while attached is not None:
             began = loop.time()
             try:
-                going, waits = await _step(connection, schema, number, most, settings)
+                going, waits = await _step(connection, attached, most, settings)
             except LOST:
                 raise
             except asyncpg.PostgresError as error:
                 if connection.is_closed():
                     raise
+                before, attached = attached, await load(connection, schema, number)
+                if attached is None or attached.spec != before.spec:  # a column or the table was renamed meanwhile
+                    continue
                 if most > 1:  # a row that the map fails on is somewhere in there
                     most = max(1, most // 8)
                     continue
-                going, waits = await _skip(connection, schema, number, error), False
+                going, waits = await _skip(connection, attached, error), False
             if going is None:
                 return None
             took = loop.time() - began
@@ -92,30 +99,37 @@ async def compare(
                 return going
             most = max(_FEWEST, most // 2) if took > _LONGEST else min(_MOST, most * 2)
             await asyncio.sleep(_WAIT if waits else took)
+    return None
 
 
-async def _begin(connection: Any, schema: str, number: int) -> bool:
-    """Whether the table can be compared; where it cannot, the attachment says why."""
+async def _begin(connection: Any, schema: str, number: int) -> Attached | None:
+    """Return the attachment, or None where its table cannot be compared: it says then why."""
     attached = await load(connection, schema, number)
     if attached is None:
-        await connection.execute(_END, number, 0, "the table is gone: run feed detach")
-        return False
+        await _give_up(connection, number, "the table is gone: run feed detach")
+        return None
+    if attached.missing:
+        gone = ", ".join(attached.missing)
+        await _give_up(
+            connection, number, f"the table has no column {gone} any more, which the map reads: give a new map"
+        )
+        return None
     shape = await describe(connection, attached.spec.table)
     if shape.row_security is not None or shape.grants:
-        await connection.execute(_END, number, 0, shape.row_security or f"a right is missing: {' '.join(shape.grants)}")
-        return False
-    return True
+        await _give_up(connection, number, shape.row_security or f"a right is missing: {' '.join(shape.grants)}")
+        return None
+    return attached
 
 
 async def _step(
-    connection: Any, schema: str, number: int, most: int, settings: LogSettings
+    connection: Any, attached: Attached, most: int, settings: LogSettings
 ) -> tuple[Comparison | None, bool]:
     """Compare the next rows in one transaction; the second value says that nothing can be compared right now."""
+    number = attached.number
     async with connection.transaction():
-        attached = await _locked(connection, schema, number)
-        if attached is None:
+        going = await _going(connection, number)
+        if going is None:
             return None, False
-        going = await _going(connection, attached)
         query = (
             attached.ddl.rows_query(attached.types)
             if going.phase == "rows"
@@ -138,17 +152,21 @@ async def _step(
         return going, bool(row["waits"])
 
 
-async def _skip(connection: Any, schema: str, number: int, error: asyncpg.PostgresError) -> Comparison | None:
+async def _skip(connection: Any, attached: Attached, error: asyncpg.PostgresError) -> Comparison | None:
     """Note the row that the map fails on, and go on behind it."""
+    number = attached.number
     async with connection.transaction():
-        attached = await _locked(connection, schema, number)
-        if attached is None:
+        going = await _going(connection, number)
+        if going is None:
             return None
-        going = await _going(connection, attached)
-        row = await connection.fetchrow(attached.ddl.key_query(attached.types), going.place, 1)
+        try:
+            async with connection.transaction():
+                row = await connection.fetchrow(attached.ddl.key_query(attached.types), going.place, 1)
+        except asyncpg.SyntaxOrAccessError:  # a function of the map is gone
+            row = None
         if row is None or going.phase != "rows" or going.bad >= _BAD:
             log.error("an attached table cannot be compared", table=attached.spec.table, error=str(error))
-            await connection.execute(_END, number, 0, f"the map fails: {error}")
+            await _give_up(connection, number, f"the map fails: {error}")
             return None
         await connection.execute(_FAILED, number, row["posting"], str(error))
         going = replace(going, place=row["place"], bad=going.bad + 1, read=going.read + 1)
@@ -156,25 +174,28 @@ async def _skip(connection: Any, schema: str, number: int, error: asyncpg.Postgr
         return going
 
 
-async def _locked(connection: Any, schema: str, number: int) -> Attached | None:
-    """Return the attachment with its row locked, so that nobody else compares the same table meanwhile.
+async def _going(connection: Any, number: int) -> Comparison | None:
+    """Return how far the comparison has come, and keep others from comparing the same table until the transaction ends.
 
-    The lock is a weak one: advance(), for which reconcile() waits then, refers to the row from attachment_bad.
+    Where none goes on, it begins; None where the table was detached. The lock is a weak one: advance(), for which
+    reconcile() waits then, refers to the row from attachment_bad.
     """
     await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {round(_SILENCE * 1000)}")
-    await connection.execute("SELECT FROM attachment WHERE id = $1 FOR NO KEY UPDATE", number)
-    attached = await load(connection, schema, number)
-    return None if attached is None or attached.row["ending"] else attached
-
-
-async def _going(connection: Any, attached: Attached) -> Comparison:
-    """Return how far the comparison has come; where none goes on, it begins."""
-    if attached.row["pass"] is not None:
-        return Comparison(**json.loads(attached.row["pass"]))
-    number = attached.row["id"]
+    row = await connection.fetchrow("SELECT ending, pass FROM attachment WHERE id = $1 FOR NO KEY UPDATE", number)
+    if row is None or row["ending"]:
+        return None
+    if row["pass"] is not None:
+        return Comparison(**json.loads(row["pass"]))
+    await connection.execute("SELECT FROM state FOR UPDATE")  # first: advance() holds it when it notes rows there
     await connection.execute("DELETE FROM attachment_bad WHERE attachment = $1", number)
     await connection.execute("UPDATE attachment_doubt SET looked_into = true WHERE attachment = $1", number)
     return Comparison()
+
+
+async def _give_up(connection: Any, number: int, why: str) -> None:
+    """Note why a table cannot be compared."""
+    await connection.execute(_END, number, 0, why)
+    await connection.execute(_FORGET, number)
 
 
 async def _save(connection: Any, number: int, going: Comparison) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
@@ -13,8 +13,10 @@ from feed.database.conditions import conditions
 from feed.database.connect import pool, translated
 from feed.database.listing import COLUMNS
 from feed.database.lists import Listing, Lists
+from feed.database.refusals import REFUSALS, fault_of, write_some
 from feed.errors import DatabaseUnavailable, Fault, Invalid, NotFound
 from feed.model.filter import EVERYTHING, Filter
+from feed.model.html import sanitised, text_of
 from feed.model.page import Page
 from feed.model.posting import FIELDS, PostingIn
 from feed.observability.traces import NO_TRACES, Traces
@@ -26,10 +28,11 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 _ATTEMPTS = 5
 """Transactions that one write may take, if other writes get in its way."""
 _WHOLE = (
-    "SELECT j.id, row_to_json(x)::text AS whole FROM job j "
-    f"CROSS JOIN LATERAL (SELECT {COLUMNS}, '/v1/jobs/' || j.id AS href, j.description) x"
+    "SELECT j.id, row_to_json(x)::text AS posting, j.description, j.description_html FROM job j "
+    f"CROSS JOIN LATERAL (SELECT {COLUMNS}, '/v1/jobs/' || j.id AS href) x"
 )
-_WRITTEN = [name for name in FIELDS if name not in ("id", "version", "updated_at")] + ["description"]
+_SET_HERE = ("id", "version", "updated_at")
+_WRITTEN = [*(name for name in FIELDS if name not in _SET_HERE), "description", "description_html"]
 _CHANGING = [name for name in _WRITTEN if name not in ("source", "external_id")]
 
 _GIVEN = """
@@ -38,7 +41,8 @@ given AS (
     source text, external_id text, title text, company text, url text, location text, country text, workplace text,
     employment_type text, seniority text, tags text[], salary_min numeric, salary_max numeric, currency text,
     salary_period text, latitude double precision, longitude double precision, posted_at timestamptz,
-    valid_through timestamptz, closed_at timestamptz, description text, closed_given boolean)) WITH ORDINALITY)
+    valid_through timestamptz, closed_at timestamptz, description text, description_html text,
+    closed_given boolean)) WITH ORDINALITY)
 """
 
 # A write is two statements: what is not there yet, then what is there and differs. The second sees what others committed
@@ -82,6 +86,18 @@ class Written:
     created: int
     updated: int
     unchanged: int
+    refused: tuple[Fault, ...] = ()
+    """What the database refused and was left out; `index` counts the postings of all batches, from 0."""
+
+
+class Alongside(Protocol):
+    """What else happens in the transaction that writes postings."""
+
+    async def before(self, connection: Connection) -> None:
+        """Run the first statements of the transaction."""
+
+    async def after(self, connection: Connection, written: Written) -> None:
+        """Run its last statements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +130,39 @@ class JobStore:
             raise Invalid([Fault("external_id", "the same source and external_id occur twice in one write")])
         return await self.write_batches([batch_of(postings)])
 
-    async def write_batches(self, batches: Iterable[Batch]) -> Written:
-        """Write all in one transaction. `batches` is iterated again for every further attempt."""
+    async def write_batches(
+        self, batches: Iterable[Batch], alongside: Alongside | None = None, *, skip: bool = False
+    ) -> Written:
+        """Write all in one transaction, with what `alongside` does in it.
+
+        Both are done again for every further attempt; `batches` is iterated again then. With `skip`, up to a hundred
+        postings that the database refuses are left out; otherwise one of them refuses all.
+        """
 
         async def write(connection: Connection) -> Written:
+            if alongside is not None:
+                await alongside.before(connection)
+
+            async def upsert(rows: str) -> tuple[int, int]:
+                created = len(await connection.fetch(_INSERT, rows))
+                return created, len(await connection.fetch(_UPDATE, rows))
+
+            refused: list[Fault] = []
             created = updated = total = size = 0
             for batch in batches:
-                created += len(await connection.fetch(_INSERT, batch.json))
-                updated += len(await connection.fetch(_UPDATE, batch.json))
+                if skip:
+                    new, changed = await write_some(connection, batch.json, upsert, refused, total)
+                else:
+                    new, changed = await upsert(batch.json)
+                created += new
+                updated += changed
                 total += batch.rows
                 size += len(batch.json)
             span.update({"count": total, "bytes": size})
-            return Written(created, updated, total - created - updated)
+            written = Written(created, updated, total - created - updated - len(refused), tuple(refused))
+            if alongside is not None:
+                await alongside.after(connection, written)
+            return written
 
         with self._traced() as span, translated(), _refusals():
             return await self._transaction(write)
@@ -144,7 +181,7 @@ class JobStore:
                     row = await connection.fetchrow(f"{_WHOLE} WHERE j.source = $1 AND j.external_id = $2", *key)
             if row is None:
                 raise _Deleted
-            return Stored(row["id"], created, row["whole"].encode())
+            return Stored(row["id"], created, _whole(row))
 
         with self._traced() as span, translated(), _refusals():
             span.update({"count": 1, "bytes": len(batch)})
@@ -189,12 +226,10 @@ class JobStore:
         """One posting with its description, as JSON; raises NotFound, also for one that `within` does not let through."""
         where, arguments = conditions(within, [job])
         with translated():
-            found = await self._pool.fetchval(
-                f"SELECT x.whole FROM ({_WHOLE} WHERE {' AND '.join(['j.id = $1', *where])}) x", *arguments
-            )
+            found = await self._pool.fetchrow(f"{_WHOLE} WHERE {' AND '.join(['j.id = $1', *where])}", *arguments)
         if found is None:
             raise NotFound(f"there is no posting {job}")
-        return str(found).encode()
+        return _whole(found)
 
     async def close(self, job: int) -> None:
         """Close a posting. One that is closed stays as it is, and it is no error if there is none."""
@@ -218,13 +253,26 @@ def batch_of(postings: Sequence[PostingIn]) -> Batch:
     return Batch(len(postings), orjson.dumps([posting.row() for posting in postings]).decode())
 
 
+def _whole(row: asyncpg.Record) -> bytes:
+    """Return a posting with its description, as JSON, from a row of `_WHOLE`.
+
+    Whatever plain SQL wrote as HTML, only the safe subset of it leaves here; it is also the text where there is none.
+    """
+    text, html = row["description"], row["description_html"]
+    if html is not None:
+        html = sanitised(html)
+        text = text_of(html) or None if text is None else text
+    descriptions = orjson.dumps({"description": text, "description_html": html})
+    return b"%b,%b" % (row["posting"].removesuffix("}").encode(), descriptions[1:])
+
+
 @contextmanager
 def _refusals() -> Iterator[None]:
     """What Postgres itself refuses in a posting that passed our own checks."""
     try:
         yield
-    except (asyncpg.CheckViolationError, asyncpg.NotNullViolationError, asyncpg.DataError) as error:
-        raise Invalid([Fault(error.constraint_name or error.column_name or "posting", str(error))]) from None
+    except REFUSALS as error:
+        raise Invalid([fault_of(error)]) from None
 
 
 @asynccontextmanager

@@ -66,9 +66,10 @@ class Lists:
 
         One statement, one snapshot: every change that the page does not show comes after `head`.
         """
-        listing = _listing(await self._rows(replace(wanted, event=()), page), page)
+        wanted = replace(wanted, event=(), backfill=True)  # which say something of events alone
+        listing = _listing(await self._rows(wanted, page), page)
         if page.count:
-            listing = replace(listing, about=await self._about(replace(wanted, event=()), page))
+            listing = replace(listing, about=await self._about(wanted, page))
         return listing
 
     async def _rows(self, wanted: Filter, page: Page) -> Sequence[Any]:

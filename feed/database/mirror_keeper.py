@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from feed.database.attachments import equip
+from feed.database.attach import equip
 from feed.database.comparison import compare
 from feed.database.connect import owned, translated
 from feed.database.sequencer import Sequencer

@@ -1,7 +1,7 @@
 """The prefilter: an SQL condition that leaves out the events of the log which a filter cannot want.
 
-It must be true wherever `Filter.kind_of` wants an event, and may be true elsewhere: what is read is matched in memory. So it
-may use what Postgres answers in a fraction of a microsecond. `lower` under the collation "C" folds ASCII as
+It must be true wherever `EncodedEvent.frame_for` has a frame, and may be true elsewhere: what is read is matched in memory.
+So it may use what Postgres answers in a fraction of a microsecond. `lower` under the collation "C" folds ASCII as
 feed/model/fold.py does; a text with any other letter passes, and so do tags whose JSON has an escape.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from feed.model.event import UNSENT, Kind
+from feed.model.event import BACKFILL, UNSENT, Kind
 from feed.model.filter import EARTH_RADIUS, EQUALITY, Filter
 from feed.model.posting import FIELDS, FILTERED
 
@@ -36,6 +36,8 @@ def prefilter(wanted: Filter, arguments: list[Any]) -> str:
     if Kind.CLOSED in kinds:  # what leaves a filter is told as closed
         before = ["l.was IS NOT NULL", *conditions.over("l.was", FILTERED)]
         either = f"({either}) OR ({' AND '.join(before)})"
+    if not wanted.wants_backfill:
+        either = f"({either}) AND l.reason IS DISTINCT FROM {conditions.bind(BACKFILL)}::text"
     return either
 
 

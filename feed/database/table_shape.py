@@ -9,7 +9,8 @@ from feed.errors import ConfigurationError, DatabaseRefused
 from feed.model.table import Column, Key, TableShape
 
 _FIND = """
-SELECT c.oid::bigint AS oid, n.nspname AS schema, format('%I.%I', n.nspname, c.relname) AS name, c.relkind::text AS kind,
+SELECT c.oid::bigint AS oid, n.nspname AS schema, quote_ident(n.nspname) AS quoted_schema,
+       format('%I.%I', n.nspname, c.relname) AS name, c.relkind::text AS kind,
        c.relispartition, c.relpersistence::text AS persistence,
        (SELECT format('%I.%I', s.nspname, p.relname) FROM pg_class p JOIN pg_namespace s ON s.oid = p.relnamespace
          WHERE p.oid = pg_partition_root(c.oid)) AS root,
@@ -20,6 +21,15 @@ SELECT c.oid::bigint AS oid, n.nspname AS schema, format('%I.%I', n.nspname, c.r
        CASE WHEN c.relkind IN ('r', 'p') THEN row_security_active(c.oid) END AS guarded
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.oid = $1::bigint::oid
+"""
+# Looked for in the catalogue, which tells of tables in schemas that the role may not use.
+_OID = """
+WITH given AS (SELECT parse_ident($1) AS parts)
+SELECT c.oid::bigint FROM given g JOIN pg_class c ON c.relname = g.parts[cardinality(g.parts)]
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE cardinality(g.parts) = 2 AND n.nspname = g.parts[1]
+    OR cardinality(g.parts) = 1 AND n.nspname = ANY (current_schemas(false) || name 'public')
+ ORDER BY array_position(current_schemas(false), n.nspname) LIMIT 1
 """
 _TREE = """
 WITH RECURSIVE tree(oid) AS (
@@ -61,14 +71,6 @@ SELECT format('GRANT %s ON %I.%I TO %I;', array_to_string(l.lacking, ', '), n.ns
                        WHERE NOT has_table_privilege(c.oid, p)) l
  WHERE l.lacking IS NOT NULL ORDER BY 2, 1
 """
-# A policy that lets the role read every row, and none that takes any away again.
-_HIDDEN = """
-SELECT NOT coalesce(bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true'), false)
-       OR coalesce(bool_or(NOT p.polpermissive), false)
-  FROM pg_policy p
- WHERE p.polrelid = $1::bigint::oid AND p.polcmd IN ('r', '*')
-   AND EXISTS (SELECT FROM unnest(p.polroles) r WHERE r = 0 OR pg_has_role(r, 'USAGE'))
-"""
 _ALIKE = """
 SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT IN ('pg_catalog', 'information_schema', $2)
@@ -101,7 +103,6 @@ async def describe(connection: Any, table: str) -> TableShape:
             raise ConfigurationError(
                 f"{row['name']} has a partition that is a foreign table ({remote[0]}), whose writes are not seen here."
             )
-        hidden = row["guarded"] and await connection.fetchval(_HIDDEN, oid)
         return TableShape(
             oid=oid,
             name=row["name"],
@@ -113,7 +114,8 @@ async def describe(connection: Any, table: str) -> TableShape:
             role=row["role"],
             owner=row["owner"],
             owned=row["owned"],
-            row_security=_hides(row) if hidden else None,
+            row_security=_hides(row) if row["guarded"] else None,
+            schema=row["quoted_schema"],
             grants=tuple(one["grant"] for one in await connection.fetch(_RIGHTS, oid)),
         )
 
@@ -125,18 +127,17 @@ def _column(row: Any) -> Column:
 
 async def _oid(connection: Any, table: str) -> int:
     """Return the table's oid; raises ConfigurationError, which names tables that may have been meant."""
-    for name in (table, f"public.{table}"):
-        try:
-            oid = await connection.fetchval("SELECT to_regclass($1)::oid::bigint", name)
-        except (asyncpg.InvalidNameError, asyncpg.PostgresSyntaxError, asyncpg.FeatureNotSupportedError):
-            oid = None  # it is no name at all
-        if oid is not None:
-            return int(oid)
+    try:
+        oid = await connection.fetchval(_OID, table)
+    except (asyncpg.InvalidParameterValueError, asyncpg.PostgresSyntaxError):
+        oid = None  # it is no name at all
+    if oid is not None:
+        return int(oid)
     alike = await connection.fetch(_ALIKE, table.rpartition(".")[2].strip('"'), await connection.fetchval(_OWN))
     hint = f" Did you mean {' or '.join(row[0] for row in alike)}?" if alike else ""
     raise ConfigurationError(
-        f"There is no table {table} in the database {await connection.fetchval('SELECT current_database()')}, or the role "
-        f'may not see it.{hint} Give its name with its schema, quoted as in SQL: public.vacancies, \'"Jobs"."Open"\'.'
+        f"There is no table {table} in the database {await connection.fetchval('SELECT current_database()')}."
+        f'{hint} Give its name with its schema, quoted as in SQL: public.vacancies, \'"Jobs"."Open"\'.'
     )
 
 
@@ -156,8 +157,7 @@ def _check(row: Any, own: str) -> None:
 def _hides(row: Any) -> str:
     return (
         f"row security on {row['name']} may hide rows from the role {row['role']}, and what it hides would be closed. As an "
-        f"administrator run: ALTER ROLE {row['role']} BYPASSRLS; or, as the table's owner: "
-        f"CREATE POLICY feed_reads ON {row['name']} FOR SELECT TO {row['role']} USING (true);"
+        f"administrator run: ALTER ROLE {row['role']} BYPASSRLS;"
     )
 
 

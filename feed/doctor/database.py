@@ -9,6 +9,7 @@ from feed.database.check import check
 from feed.database.connect import RIGHTS, owned, translated
 from feed.database.migrate import migrations
 from feed.database.presence import MISSING_AFTER
+from feed.doctor.attached import attached
 from feed.doctor.finding import Finding, Verdict, fail, ok, warn
 from feed.doctor.flow import backlog, captured, held_back, notifications, retained
 from feed.errors import DatabaseRefused, DatabaseUnavailable
@@ -221,4 +222,4 @@ async def _processes(connection: Any, _: Settings) -> list[Finding]:
 
 
 _SERVER: tuple[Check, ...] = (_server, _encoding, _durable, _room, _clocks, _rights)
-_SCHEMA: tuple[Check, ...] = (captured, backlog, held_back, retained, notifications, _processes, _keys)
+_SCHEMA: tuple[Check, ...] = (captured, attached, backlog, held_back, retained, notifications, _processes, _keys)

@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+from feed.database.leading import leader
 from feed.doctor.finding import Finding, fail, ok, warn
 from feed.settings.settings import Settings
 
@@ -21,15 +22,7 @@ SELECT format('%I.%I', s.nspname, c.relname) AS "table", array_agg(t.tgname::tex
        array_agg(t.tgname::text ORDER BY t.tgname) FILTER (WHERE t.tgenabled NOT IN ('O', 'A')) AS off
   FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace s ON s.oid = c.relnamespace
   JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
- WHERE NOT t.tgisinternal AND n.nspname = $1 AND p.proname LIKE 'capture\\_%' GROUP BY 1 ORDER BY 1
-"""
-_LEADER = """
-SELECT a.pid, coalesce(host(a.client_addr), 'this machine') AS address
-  FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
- WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
-   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND l.classid::bigint = hashtext('feed sequencer') & 4294967295
-   AND l.objid::bigint = hashtext($1) & 4294967295
+ WHERE NOT t.tgisinternal AND n.nspname = $1 AND p.proname = 'capture_job' GROUP BY 1 ORDER BY 1
 """
 _INBOX = f"""
 SELECT (SELECT count(*) FROM (SELECT FROM inbox LIMIT {_COUNTED}) i) AS waiting,
@@ -86,7 +79,7 @@ async def captured(connection: Any, settings: Settings) -> list[Finding]:
 
 async def backlog(connection: Any, settings: Settings) -> list[Finding]:
     """Check that a process moves the inbox to the log, and keeps up."""
-    leader = await connection.fetchrow(_LEADER, settings.database.schema_name)
+    leads = await leader(connection, settings.database.schema_name)
     row = await connection.fetchrow(_INBOX)
     if row is not None and row["age"] > _LATE:
         # It may have been committed this very moment, after a long transaction.
@@ -97,16 +90,16 @@ async def backlog(connection: Any, settings: Settings) -> list[Finding]:
         "SELECT head, extract(epoch FROM clock_timestamp() - at)::float8 AS age FROM state"
     )
     last = f"position {head['head']:,}, {_span(head['age'])} ago"
-    who = "no process leads" if leader is None else f"led from {leader['address']} (backend {leader['pid']})"
+    who = "no process leads" if leads is None else f"led from {leads.address} (backend {leads.pid})"
     if row is not None and row["age"] > _LATE:
         many = f"{row['waiting']:,}{'+' if row['waiting'] == _COUNTED else ''}"
         found = f"{many} changes wait, the oldest for {_span(row['age'])}; {who}; last {last}"
         todo = (
-            "Start feed serve (with FEED_SEQUENCER on)." if leader is None
-            else f"Restart the feed serve that leads; if it is gone: SELECT pg_terminate_backend({leader['pid']});"
+            "Start feed serve (with FEED_SEQUENCER on)." if leads is None
+            else f"Restart the feed serve that leads; if it is gone: SELECT pg_terminate_backend({leads.pid});"
         )  # fmt: skip
         return [fail("sequencer", found, todo)]
-    if leader is None:
+    if leads is None:
         return [
             warn("sequencer", f"{who}; nothing waits; last {last}", "Start feed serve: until then nothing is streamed.")
         ]

@@ -17,12 +17,13 @@ class EncodedEvent:
     takes ten times the memory of its frame. What filters read of it is made when one first asks.
     """
 
-    __slots__ = ("_before", "_now", "_was", "epoch", "frame", "kind", "position")
+    __slots__ = ("_before", "_now", "_was", "epoch", "frame", "is_backfill", "kind", "position")
 
     def __init__(self, epoch: int, event: Event) -> None:
         self.epoch = epoch
         self.position = event.position
         self.kind = event.kind
+        self.is_backfill = event.is_backfill
         self.frame = b"" if event.kind in UNSENT else event_frame(epoch, event, event.kind)
         # Copied, because what orjson returns keeps the buffer of some kilobytes that it was written into.
         self._was = None if event.was is None else b"%b" % orjson.dumps(event.was)
@@ -52,6 +53,8 @@ class EncodedEvent:
             return None
         if wanted is EVERYTHING:  # which needs no terms
             return self.frame
+        if self.is_backfill and not wanted.wants_backfill:
+            return None
         now, before = self.terms
         kind = wanted.kind_of(self.kind, now, before)
         if kind is None:

@@ -1,4 +1,4 @@
-"""Intake: a request's body is checked posting by posting as it arrives, and kept aside until all of it is valid.
+"""Intake: a request's body is checked posting by posting as it arrives, and what is valid is kept aside.
 
 Nothing is written before the last byte has come, so a slow client holds no transaction open. Memory is bounded: what was
 checked waits in batches in a file once it is over a mebibyte.
@@ -6,7 +6,9 @@ checked waits in batches in a file once it is over a mebibyte.
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from array import array
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -59,48 +61,77 @@ class Spool:
 
 
 class Intake:
-    """Checks postings one by one, and collects their faults and the keys of the valid ones."""
+    """Checks postings one by one, and collects their faults and the keys of the valid ones.
 
-    def __init__(self, spool: Spool) -> None:
+    With `skip`, postings that are not valid are left out; otherwise one of them refuses all.
+    """
+
+    def __init__(self, spool: Spool, *, skip: bool = False) -> None:
+        self.skip = skip
+        self.rejected = 0
+        """Postings that were not valid; without `skip` it may not count all of them."""
+        self.faults: list[Fault] = []
+        """The first hundred faults."""
         self._spool = spool
         self._pending: list[PostingIn] = []
         self._keys: dict[tuple[str, str], int] = {}
-        self._faults: list[Fault] = []
         self._index = 0
+        self._places = array("L")
+        """With `skip`: index and line (0: none) of each posting that was kept, one after the other."""
 
-    def take(self, item: Any) -> None:
-        """Check the next item."""
+    def take(self, item: Any, line: int | None = None) -> None:
+        """Check the next item, which stands on this line."""
         index, self._index = self._index, self._index + 1
-        if len(self._faults) >= _FAULTS:
+        if len(self.faults) >= _FAULTS and not self.skip:
             return
         try:
             posting = check(item, index)
         except Invalid as error:
-            self._faults.extend(error.faults)
+            self._reject(error.faults, line)
             return
         if posting.key is not None:
             first = self._keys.setdefault(posting.key, index)
             if first != index:
-                self._faults.append(
-                    Fault("external_id", f"is the same as in item {first}: send each posting once", index)
-                )
-        if not self._faults:
+                message = f"is the same as in item {first}: send each posting once"
+                self._reject([Fault("external_id", message, index)], line)
+                return
+        if self.skip or not self.faults:
             self._pending.append(posting)
+            if self.skip:
+                self._places.extend((index, line or 0))
             if len(self._pending) >= _ROWS:
                 self._flush()
 
-    def broken(self, message: str) -> None:
+    def broken(self, message: str, line: int | None = None) -> None:
         """Note that the next item is not valid JSON."""
-        if len(self._faults) < _FAULTS:
-            self._faults.append(Fault("posting", message, self._index))
+        self._reject([Fault("posting", message, self._index)], line)
         self._index += 1
 
+    def oversized(self, bound: int, line: int | None = None) -> None:
+        """Note that the next item has more bytes than the bound; raises TooLarge where it cannot be skipped."""
+        message = f"has more than {bound:,} bytes"
+        if not self.skip:
+            raise TooLarge(f"item {self._index} {message}")
+        self.broken(message, line)
+
+    def refused(self, faults: Iterable[Fault]) -> None:
+        """Note what the database refused of the postings that were kept; `index` counts these."""
+        for fault in faults:
+            place = 2 * (fault.index or 0)
+            index, line = self._places[place : place + 2]
+            self._reject([replace(fault, index=index)], line or None)
+
     def finish(self) -> None:
-        """Store the last batch; raises Invalid if any posting was not valid."""
-        if self._faults:
-            raise Invalid(self._faults[:_FAULTS])
+        """Store the last batch; raises Invalid if any posting was not valid and is not to be skipped."""
+        if self.faults and not self.skip:
+            raise Invalid(self.faults)
         if self._pending:
             self._flush()
+
+    def _reject(self, faults: Sequence[Fault], line: int | None) -> None:
+        self.rejected += 1
+        room = _FAULTS - len(self.faults)
+        self.faults += [replace(fault, line=line) if self.skip else fault for fault in faults[:room]]
 
     def _flush(self) -> None:
         self._spool.add(batch_of(self._pending))
@@ -117,10 +148,10 @@ def check(item: Any, index: int | None = None) -> PostingIn:
         raise Invalid(faults_of(error, index)) from None
 
 
-def bounded(item: Any, settings: RequestSettings, name: str = "the posting") -> Any:
+def bounded(item: Any, settings: RequestSettings) -> Any:
     """Return `item`; raises TooLarge if it has more bytes than one posting may have."""
     if len(orjson.dumps(item)) > settings.item_bytes:
-        raise TooLarge(f"{name} has more than {settings.item_bytes:,} bytes")
+        raise TooLarge(f"the posting has more than {settings.item_bytes:,} bytes")
     return item
 
 
@@ -162,38 +193,45 @@ async def read_json(request: Request, settings: RequestSettings) -> Any:
 async def take_array(items: list[Any], intake: Intake, settings: RequestSettings) -> None:
     """Check the items of an array, yielding to the event loop every hundred items."""
     for number, item in enumerate(items):
-        intake.take(bounded(item, settings, f"item {number}"))
+        if len(orjson.dumps(item)) > settings.item_bytes:
+            intake.oversized(settings.item_bytes)
+        else:
+            intake.take(item)
         if number % 100 == 99:
             await asyncio.sleep(0)
     intake.finish()
 
 
 async def take_lines(request: Request, intake: Intake, settings: RequestSettings) -> None:
-    """Check NDJSON line by line; blank lines are ignored."""
+    """Check NDJSON line by line; blank lines are ignored. Of a line that is too long, no more than its bound is held."""
     rest = b""
     number = 0
-    too_large = f"has more than {settings.item_bytes:,} bytes"
+    too_long = False  # the line that `rest` belongs to, and what has come of it is dropped
 
     def line(text: bytes) -> None:
-        nonlocal number
-        if not text.strip():
-            return
-        if len(text) > settings.item_bytes:
-            raise TooLarge(f"item {number} {too_large}")
+        nonlocal number, too_long
         number += 1
-        try:
-            item = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            intake.broken(f"must be valid JSON: {error}")
-        else:
-            intake.take(item)
+        if too_long or len(text) > settings.item_bytes:
+            too_long = False
+            intake.oversized(settings.item_bytes, number)
+        elif text.strip():
+            try:
+                item = orjson.loads(text)
+            except orjson.JSONDecodeError as error:
+                intake.broken(f"must be valid JSON: {error}", number)
+            else:
+                intake.take(item, number)
 
     async for piece in pieces(request, settings):
         *lines, rest = (rest + piece).split(b"\n")
         for text in lines:
             line(text)
         if len(rest) > settings.item_bytes:
-            raise TooLarge(f"item {number} {too_large}")
+            if not intake.skip:
+                intake.oversized(settings.item_bytes)
+            too_long = True
+        if too_long:
+            rest = b""
         await asyncio.sleep(0)
     line(rest)
     intake.finish()

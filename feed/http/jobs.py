@@ -1,6 +1,7 @@
 """The routes of the postings: list, read, write and close."""
 
 import re
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -97,6 +98,32 @@ class WrittenMany(BaseModel):
     unchanged: int
 
 
+class RejectedFault(BaseModel):
+    """What is wrong with one field of a posting that was not written."""
+
+    field: str
+    message: str
+    index: int = Field(description="The place of the posting in the request, from 0.")
+    line: int | None = Field(default=None, description="Of NDJSON: the line, from 1.")
+
+
+class WrittenSome(WrittenMany):
+    """The answer to `on_error=skip`: what was written, and what is wrong with the rest."""
+
+    rejected: int = Field(description="Postings that were not valid and were not written.")
+    errors: list[RejectedFault] = Field(description="What is wrong with them: the first hundred faults.")
+
+
+_OnError = Annotated[
+    Literal["abort", "skip"],
+    Query(
+        description="What to do where postings of an array or of NDJSON are not valid: write none of the request, or write "
+        "the others and list the faults in the answer. A posting that is sent alone is refused either way, and so is a "
+        "request of which the database itself refuses more than a hundred."
+    ),
+]
+
+
 def _body(*media: str) -> dict[str, Any]:
     """Return the OpenAPI description of a body that the route reads itself."""
     one = PostingIn.model_json_schema()
@@ -139,34 +166,45 @@ def routes(store: JobStore, gate: Gate, settings: Settings) -> APIRouter:
 
     @router.post(
         "",
-        response_model=PostingWhole | WrittenMany,
+        response_model=PostingWhole | WrittenMany | WrittenSome,
         responses={**documented(401, 403, 408, 409, 413, 415, 422, 429, 503), 201: {"model": PostingWhole}},
         dependencies=[Depends(same_site)],
         openapi_extra=_body("application/json", "application/x-ndjson"),
     )
-    async def write_jobs(request: Request) -> Response:
-        """Write one posting, an array of them, or NDJSON: all or none, idempotent on `source` and `external_id`.
+    async def write_jobs(request: Request, on_error: _OnError = "abort") -> Response:
+        """Write one posting, an array of them, or NDJSON, in one transaction; idempotent on `source` and `external_id`.
 
-        A posting without `external_id` is new each time. Without `closed_at`, a posting stays open or closed as it is.
+        All are written or none, unless `on_error=skip`. A posting without `external_id` is new each time. Without
+        `closed_at`, a posting stays open or closed as it is.
         """
         await gate.admit(request, Scope.WRITE)
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind in ("application/x-ndjson", "application/ndjson", "application/jsonl"):
             with Spool() as spool:
-                await take_lines(request, Intake(spool), settings.requests)
-                written = await store.write_batches(spool)
+                intake = Intake(spool, skip=on_error == "skip")
+                await take_lines(request, intake, settings.requests)
+                written = await store.write_batches(spool, skip=intake.skip)
         elif kind == "application/json" or re.fullmatch(r"application/[\w.-]+\+json", kind):
             body = await read_json(request, settings.requests)
             if not isinstance(body, list):
                 return await _put(check(bounded(body, settings.requests)))
             with Spool() as spool:
-                await take_array(body, Intake(spool), settings.requests)
-                written = await store.write_batches(spool)
+                intake = Intake(spool, skip=on_error == "skip")
+                await take_array(body, intake, settings.requests)
+                written = await store.write_batches(spool, skip=intake.skip)
         else:
             raise HTTPException(
                 415, f"the media type {kind} is not supported: send application/json or application/x-ndjson"
             )
-        counts = {"created": written.created, "updated": written.updated, "unchanged": written.unchanged}
+        counts: dict[str, Any] = {
+            "created": written.created, "updated": written.updated, "unchanged": written.unchanged,
+        }  # fmt: skip
+        if intake.skip:
+            intake.refused(written.refused)
+            errors = [
+                {name: value for name, value in asdict(fault).items() if value is not None} for fault in intake.faults
+            ]
+            counts |= {"rejected": intake.rejected, "errors": errors}
         return Response(encode(counts), media_type="application/json")
 
     @router.post(

@@ -50,12 +50,17 @@ def _responses() -> dict[int | str, dict[str, Any]]:
     def shape(**properties: str) -> dict[str, Any]:
         return {"type": "object", "properties": {name: {"type": kind} for name, kind in properties.items()}}
 
-    closed = {**posting, "properties": {**posting["properties"], "reason": {
-        "enum": ["closed", "deleted", "expired", "left_filter"]}}}  # fmt: skip
+    backfill = {
+        "const": True,
+        "description": "The posting was there before feed knew of it. Other events lack the key.",
+    }
+    posted = {**posting, "properties": {**posting["properties"], "backfill": backfill}}
+    closed = {**posted, "properties": {**posted["properties"], "reason": {
+        "enum": ["closed", "deleted", "expired", "removed", "left_filter"]}}}  # fmt: skip
     frames = [
         {"type": "object", "description": "How long to wait before coming back; then the cursor, pinned. No event fires.",
          "properties": {"retry": {"type": "integer", "minimum": 1}, "id": {"type": "string"}}},
-        event("posted", posting, "A posting is new, or open again."),
+        event("posted", posted, "A posting is new, or open again."),
         event("updated", posting, "A posting changed. It may be new to this filter: insert or replace by `id`."),
         event("closed", closed, "A posting is closed, or left this filter (`reason`)."),
         event("synced", shape(position="integer", replayed="integer"), "Replay has met the head.", has_id=False),

@@ -91,8 +91,11 @@ class _Guessing:
         return [value for row in self._rows if (value := row.get(column.name)) is not None and value != ""]
 
     def _is_address(self, column: Column) -> bool:
+        """Whether it is a text, and most of its values begin like a web address."""
         values = self._values(column)
-        return _is_text(column) and all(str(value).startswith(("http://", "https://")) for value in values)
+        return _is_text(column) and sum(str(one).startswith(("http://", "https://")) for one in values) * 2 >= len(
+            values
+        )
 
     def _is_flag(self, column: Column) -> bool:
         """Whether it is a boolean, or a number that is only 0 or 1."""
@@ -130,7 +133,7 @@ class _Guessing:
             words.update(own)
             self._fields[what] = f"{salary.quoted} / 100.0" if own[-1] in ("cents", "cent") else salary.quoted
         if column := self._column("currency", _is_name):
-            self._fields["currency"] = f"substring(upper({_as_text(column)}) FROM '^[A-Z]{{3}}$')"
+            self._fields["currency"] = column.quoted
         elif currency := next((CURRENCIES[word] for word in sorted(words) if word in CURRENCIES), None):
             self._fields["currency"] = f"'{currency}'"
         if column := self._column("salary_period", _is_name):
@@ -228,8 +231,8 @@ class _Guessing:
         else:
             values = [str(value) for value in self._values(column)]
             mark = next((mark for mark in (";", "|") if any(mark in value for value in values)), ",")
-            separator = "\\|" if mark == "|" else mark
-            self._fields["tags"] = f"regexp_split_to_array(nullif(btrim({name}), ''), '\\s*{separator}\\s*')"
+            spaced = f"replace({name}, '{mark} ', '{mark}')"
+            self._fields["tags"] = f"string_to_array({spaced}, '{mark}')"
 
 
 def _is_text(column: Column) -> bool:

@@ -162,7 +162,7 @@ def key_of(shape: TableShape, given: Sequence[str]) -> tuple[str, ...]:
         return shape.keys[0].columns
     raise MapError(
         f"{shape.name} has no primary key, and no unique index over columns that are NOT NULL, so its rows have no names. "
-        f"{_unique(shape, ('COLUMN',))}"
+        f"{_unique(shape, ('<column>',))}"
     )
 
 

@@ -24,6 +24,7 @@ _WORDS = {
     "int_parsing_size": "must be a whole number", "int_from_float": "must be a whole number",
     "float_type": "must be a number", "float_parsing": "must be a number", "finite_number": "must be a finite number",
     "decimal_type": "must be a number", "decimal_parsing": "must be a number",
+    "bool_type": "must be true or false", "bool_parsing": "must be true or false",
     "list_type": "must be a list",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must have at least {min_length} characters",

@@ -28,13 +28,18 @@ UNSENT = frozenset((Kind.CANARY, Kind.UNKNOWN))
 """Kinds of events that no subscriber is sent."""
 
 
+BACKFILL = "backfill"
+"""The reason, in the log, of events for postings that were there already: the rows of a table when it is attached, those of
+a source when it is fetched for the first time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One position of the log.
 
     `job` is the posting after the change, without its description; `was` holds the fields that filters read, as they
-    were before, and is None where the change left them alone. `reason` says why a posting closed. `captured` is when the
-    row of a canary was written, in monotonic time of this process.
+    were before, and is None where the change left them alone. `reason` says why a posting closed, or is BACKFILL.
+    `captured` is when the row of a canary was written, in monotonic time of this process.
     """
 
     position: int
@@ -43,3 +48,8 @@ class Event:
     was: dict[str, Any] | None = None
     reason: str | None = None
     captured: float | None = None
+
+    @property
+    def is_backfill(self) -> bool:
+        """Whether the posting is no news: it was there before feed knew of it."""
+        return self.reason == BACKFILL

@@ -106,6 +106,8 @@ class Filter:
     currency: tuple[str, ...] = ()
     near: Near | None = None
     event: tuple[Kind, ...] = field(default=())
+    backfill: bool = True
+    """Whether events of a backfill are wanted (`Event.is_backfill`)."""
     within: "Filter | None" = None
     """Another filter that must match too: the part of the feed that a credential lets its holder see."""
 
@@ -144,6 +146,11 @@ class Filter:
     def wants(self, kind: Kind) -> bool:
         """Whether events of this kind are wanted at all."""
         return (not self.event or kind in self.event) and (self.within is None or self.within.wants(kind))
+
+    @property
+    def wants_backfill(self) -> bool:
+        """Whether events of a backfill are wanted, by this filter and by the one around it."""
+        return self.backfill and (self.within is None or self.within.wants_backfill)
 
     def kind_of(self, kind: Kind, now: Terms, before: Terms) -> Kind | None:
         """Return what this filter's subscribers are told: the kind of the event, CLOSED if the posting left it, or None.

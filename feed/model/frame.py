@@ -24,11 +24,14 @@ def encode(value: Any) -> bytes:
 
 
 def document(event: Event, kind: Kind) -> dict[str, Any]:
-    """Return the `data` of an event for subscribers that are told `kind`."""
+    """Return the `data` of an event for subscribers that are told `kind`; only that of a backfill has the key `backfill`."""
     job = event.job
     data = {**job, "href": f"/v1/jobs/{job['id']}"}
+    if event.is_backfill:
+        data["backfill"] = True
     if kind is Kind.CLOSED:
-        data["reason"] = (event.reason or "closed") if event.kind is Kind.CLOSED else "left_filter"
+        reason = "closed" if event.reason is None or event.is_backfill else event.reason
+        data["reason"] = reason if event.kind is Kind.CLOSED else "left_filter"
     return data
 
 

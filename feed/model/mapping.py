@@ -141,6 +141,13 @@ class RecordMap:
             raise Invalid(faults)
         return posting
 
+    def external_id(self, record: dict[str, Any]) -> str | None:
+        """Return the external id of the posting that `record` maps to, or None where there is none or it cannot be made."""
+        try:
+            return str(_fit("external_id", self.posting["external_id"](record)) or "") or None
+        except (KeyError, ValueError):
+            return None
+
 
 def _is_some(value: object) -> bool:
     return value is not None and value != "" and value != []

@@ -19,6 +19,7 @@ from pydantic import (
 
 from feed.errors import Fault
 from feed.model.complaint import CURRENCY, complaints
+from feed.model.html import sanitised, text_of
 
 # The order in which the log holds a posting (migrations/0002_capture.sql). Append only.
 FIELDS = (
@@ -35,6 +36,9 @@ FILTERED = (
 
 Workplace = Literal["onsite", "hybrid", "remote"]
 SalaryPeriod = Literal["year", "month", "week", "day", "hour"]
+
+_LARGEST_DESCRIPTION = 1024 * 1024
+"""Bytes in UTF-8 of a description, and of its HTML once it is sanitised (0001_job.sql, 0009_capture.sql)."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -78,7 +82,14 @@ def _number(value: object) -> object:
     return value
 
 
+def _bounded(text: str) -> str:
+    if len(text) > _LARGEST_DESCRIPTION // 4 and len(text.encode()) > _LARGEST_DESCRIPTION:
+        raise ValueError(f"must be at most {_LARGEST_DESCRIPTION:,} bytes long")
+    return text
+
+
 Text = Annotated[str, AfterValidator(_storable)]
+Description = Annotated[Text, AfterValidator(_bounded)]
 Time = Annotated[AwareDatetime, BeforeValidator(_timestamp)]
 Money = Annotated[Decimal, BeforeValidator(_number), Field(ge=0, le=999_999_999_999, max_digits=14, decimal_places=2)]
 
@@ -116,7 +127,10 @@ class PostingIn(BaseModel):
     salary_max: Money | None = None
     currency: Annotated[str, Field(pattern=CURRENCY)] | None = None
     salary_period: SalaryPeriod | None = None
-    description: Text | None = None
+    description: Description | None = None
+    """Plain text. Absent or null: the text of `description_html`."""
+    description_html: Annotated[Text, AfterValidator(sanitised), AfterValidator(_bounded)] | None = None
+    """Only a safe subset of it is kept."""
     latitude: Annotated[float, BeforeValidator(_number), Field(ge=-90, le=90)] | None = None
     longitude: Annotated[float, BeforeValidator(_number), Field(ge=-180, le=180)] | None = None
     posted_at: Time | None = None
@@ -130,6 +144,8 @@ class PostingIn(BaseModel):
             raise ValueError("salary_min must not be greater than salary_max")
         if (self.latitude is None) != (self.longitude is None):
             raise ValueError("latitude and longitude must be given together")
+        if self.description is None and self.description_html is not None:
+            self.description = text_of(self.description_html) or None
         return self
 
     @property
@@ -177,6 +193,9 @@ class PostingWhole(Posting):
     """A posting with its description, as a client reads it alone."""
 
     description: str | None
+    """Plain text."""
+    description_html: str | None
+    """A safe subset of HTML: no scripts, styles or images."""
 
 
 _SET_HERE = dict.fromkeys(("id", "version", "updated_at", "href"), "the service sets it, and it cannot be written")

@@ -62,6 +62,12 @@ class FilterQuery(BaseModel):
         default_factory=list,
         description="Kinds of events to stream. A list ignores it but carries it into its `stream.url`.",
     )
+    backfill: bool = Field(
+        default=True,
+        description="Whether to stream postings that were there before feed knew of them: the rows of a table when it is "
+        "attached, those of a source when it is fetched for the first time. A list ignores it but carries it into its "
+        "`stream.url`.",
+    )
 
     def canonical(self, values: int = 100) -> Filter:
         """Return the filter of at most `values` values and words. Raises Invalid, naming each field that makes no sense."""
@@ -94,6 +100,7 @@ class FilterQuery(BaseModel):
             currency=tuple(sorted({code.upper() for code in self.currency})),
             near=near,
             event=tuple(sorted({Kind(kind) for kind in self.event})) if len(set(self.event)) < 3 else (),
+            backfill=self.backfill,
         )
         return EVERYTHING if found == EVERYTHING else found
 
@@ -102,6 +109,8 @@ class FilterQuery(BaseModel):
         pairs: list[tuple[str, str]] = []
         for name in FilterQuery.model_fields:
             value = getattr(self, name)
+            if name == "backfill":
+                value = None if value else "false"
             for one in value if isinstance(value, list) else [value] if value is not None else []:
                 pairs.append((name, str(int(one)) if isinstance(one, float) and one.is_integer() else str(one)))
         return urlencode([*pairs, *more.items()])
@@ -112,7 +121,7 @@ def parse_filter(text: str) -> Filter:
     given: dict[str, Any] = {}
     for name, value in parse_qsl(text, keep_blank_values=True):
         given.setdefault(name, []).append(value)
-    for name in given.keys() & {"salary_min", "q", "near", "radius_km"}:
+    for name in given.keys() & {"salary_min", "q", "near", "radius_km", "backfill"}:
         if len(given[name]) > 1:
             raise Invalid([Fault(name, "must be given only once")])
         given[name] = given[name][0]

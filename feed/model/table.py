@@ -1,6 +1,6 @@
 """A table of somebody else's, as far as feed must know it before it reads postings from it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,9 @@ class TableShape:
     triggers again."""
     row_security: str | None = None
     """Why row security may hide rows from the role; None where it hides none."""
-    grants: tuple[str, ...] = field(default=())
+    schema: str = ""
+    """The schema of the table, quoted where it must be."""
+    grants: tuple[str, ...] = ()
     """The GRANTs that the role lacks, for an administrator; empty where it has all rights that it needs."""
 
     def column(self, name: str) -> Column | None:

@@ -42,6 +42,8 @@ def configure(level: str, form: str = "auto") -> None:
     root.setLevel(level.upper())
     for name in ("hpack", "h2", "asyncio"):  # a line for every header field is of use to nobody
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+    for name in ("httpx", "httpcore"):  # a line for every request, with all that its URL says
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     # Hypercorn logs through loggers of its own: once, and without what `feed serve` says itself.
     for name in ("hypercorn.error", "hypercorn.access"):
         theirs = logging.getLogger(name)

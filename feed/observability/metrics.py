@@ -22,6 +22,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from feed.observability.shared_metrics import folder
+from feed.observability.source_metrics import SourceMetrics
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """Upper bounds in seconds."""
@@ -125,6 +126,7 @@ class Metrics:
         self._of_request: dict[tuple[str, str, int], Any] = {}  # the series of answers; finding one takes microseconds
         self.limits = counter("feed_limited", "Requests, streams and connections refused by a limit.", "limit")
         self._refused = counter("feed_credentials_refused", "Credentials that were not good.", "reason")
+        self.sources = SourceMetrics(registry)
         self.connections = total("feed_connections", "Open connections.")
         self.draining = worst("feed_draining", "1 while a process says goodbye to its streams.")
         self._present()

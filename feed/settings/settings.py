@@ -16,6 +16,7 @@ from feed.settings.database import DatabaseSettings
 from feed.settings.fanout import DrainSettings, HubSettings, ReplaySettings, StreamSettings
 from feed.settings.group import PREFIX, Group, argument_of, options_in, variable_of
 from feed.settings.http import ListenSettings, RequestSettings, WireSettings
+from feed.settings.ingest import IngestSettings
 from feed.settings.limits import LimitSettings, ProxySettings
 from feed.settings.log import LogSettings, SequencerSettings, TailerSettings
 from feed.settings.operators import CanarySettings, LoggingSettings
@@ -45,6 +46,7 @@ class Settings(BaseModel):
     jwt: JwtSettings
     proxies: ProxySettings
     limits: LimitSettings
+    ingest: IngestSettings
     canary: CanarySettings
     logging: LoggingSettings
 

@@ -33,7 +33,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from feed.database.attachments import attach
+from feed.database.attach import attach
 from feed.database.migrate import migrate
 from feed.database.table_shape import describe
 from feed.model.attachment import AttachmentSpec

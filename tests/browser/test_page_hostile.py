@@ -3,7 +3,7 @@
 from urllib.parse import quote, urlencode
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.screen import Database, post
@@ -20,6 +20,7 @@ ADDRESSES = (
     "javascript:window.harmed=1", " \x01JaVaScRiPt:window.harmed=1", "java\nscript:window.harmed=1", "vbscript:x",
     "data:text/html,<script>window.harmed=1</script>", "blob:x", "file:///etc/passwd", "//evil.example", "nothing", EVIL,
 )  # fmt: skip
+DEEP = "<form action=/v1/session><input name=key></form><p style='position:fixed' id=status>" + "<div>" * 300 + "deep"
 FIELDS = (
     "source", "external_id", "title", "company", "location", "country", "employment_type", "seniority", "description",
 )  # fmt: skip
@@ -75,6 +76,54 @@ async def test_nothing_in_a_posting_or_an_address_is_taken_for_more_than_text(
     assert await page.evaluate("window.harmed") is None
     assert dialogs == []
     assert await screen.witnessed("violations") == []
+
+
+HTML = (
+    "<h2>What you do</h2><p>Bread, and <a href='https://acme.example/rolls'>rolls</a>.</p><ul><li>one<li>two</ul>"
+    "<a href='mailto:jobs@acme.example'>mail</a><table><tr><td>Mon<td>9</table>"
+)
+
+
+@pytest.mark.parametrize("unprotected", [False, True], ids=["with the policy", "without the policy"])
+async def test_the_html_of_a_description_keeps_its_form_and_cannot_act(
+    server: Running, database: Database, visit: Visit, unprotected: bool
+) -> None:
+    """By the service, and by the page alone: it builds what it shows itself, even if the service let everything through."""
+    job_id = await post(database, "Baker")
+    await database.execute("UPDATE job SET description_html = $2 WHERE id = $1", job_id, HTML + EVIL)
+    screen = await visit(server.url, bypass_csp=unprotected)
+    page = screen.page
+    await screen.live()
+    description = screen.posting(job_id).locator(".description")
+
+    async def look() -> None:
+        await screen.posting(job_id).get_by_role("button").first.click()
+        await expect(description.get_by_role("heading", name="What you do")).to_be_visible()
+        await expect(description.get_by_role("listitem")).to_have_text(["one", "two"])
+        await expect(description.get_by_role("cell")).to_have_text(["Mon", "9"])
+        links = description.locator("a[href]")
+        assert await links.evaluate_all("links => links.map(link => link.href)") == [
+            "https://acme.example/rolls", "mailto:jobs@acme.example",
+        ]  # fmt: skip
+        assert set(await links.evaluate_all("links => links.map(link => `${link.target} ${link.rel}`)")) == {
+            "_blank noopener noreferrer nofollow ugc"
+        }
+        assert await page.evaluate(ACTIVE) == []
+
+    await look()
+    assert await screen.witnessed("violations") == []
+
+    async def unsanitised(route: Route) -> None:
+        answer = await route.fetch()
+        await route.fulfill(response=answer, json=await answer.json() | {"description_html": HTML + EVIL + DEEP})
+
+    screen.expected.append("Content Security Policy")  # which also watches what is only parsed
+    await page.route(f"**/v1/jobs/{job_id}", unsanitised)
+    await page.reload()
+    await screen.live()
+    await look()
+    await expect(description).to_contain_text("deep")
+    assert await page.evaluate("window.harmed") is None
 
 
 @pytest.mark.parametrize("path", ["/", "/static/app.js", "/static/app.css"])

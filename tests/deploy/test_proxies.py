@@ -216,7 +216,7 @@ async def test_a_large_write_passes(behind: Behind) -> None:
 
 HIDDEN = (
     "/metrics", "/metrics/", "/%6detrics", "/metrics?x=1", "/v1/subscribers", "/v1/subscribers/7", "/v1/%73ubscribers",
-    "/v1/../metrics", "//metrics", "/v1//subscribers",
+    "/v1/../metrics", "//metrics", "/v1//subscribers", "/v1/sources", "/v1/%73ources/",
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from feed.database.attachments import attach
+from feed.database.attach import attach
 from feed.database.comparison import Comparison, compare
 from feed.database.table_shape import describe
 from feed.model.attachment import AttachmentSpec

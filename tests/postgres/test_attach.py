@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from feed.database.attachments import attached_tables, detach, equip
+from feed.database.attach import detach, equip
+from feed.database.attachments import attached_tables
 from feed.database.comparison import Comparison, compare
 from feed.database.retention import expire
 from feed.errors import ConfigurationError, DatabaseUnavailable
@@ -122,6 +123,7 @@ async def test_columns_may_be_renamed_added_and_dropped_but_what_the_map_reads_i
     await vacancies.execute("INSERT INTO shop.vacancies (id, headline) VALUES ($1, 'a')", ONE)
     await vacancies.execute("ALTER TABLE shop.vacancies RENAME headline TO heading")
     await vacancies.execute("ALTER TABLE shop.vacancies ADD note text")
+    await vacancies.execute("ALTER TABLE shop.vacancies ALTER skills TYPE varchar(50)[]")
     await vacancies.execute("ALTER TABLE shop.vacancies DROP hits")
     await vacancies.execute("UPDATE shop.vacancies SET heading = 'b'")
     for refused in ("DROP link", "ALTER link TYPE varchar(100)"):
@@ -505,3 +507,20 @@ async def test_rows_that_the_condition_leaves_out_are_no_postings(vacancies: Con
     await vacancies.execute("UPDATE shop.vacancies SET hits = 10 - hits")
     assert told(await advanced(vacancies))[0] == ("posted", None, "b")
     assert await postings(vacancies) == {ONE: "a"}
+
+
+@pytest.mark.parametrize("column", ["link", "id"])
+async def test_a_map_that_was_dropped_breaks_neither_writes_nor_other_tables(
+    vacancies: Connection, column: str
+) -> None:
+    number = await attached(vacancies)
+    await vacancies.execute("INSERT INTO shop.vacancies (id, headline) VALUES ($1, 'a')", ONE)
+    await advanced(vacancies)
+    await vacancies.execute(f"ALTER TABLE shop.vacancies DROP {column} CASCADE")
+    await vacancies.execute("UPDATE shop.vacancies SET headline = 'b'")
+    assert await compare(vacancies, "feed", number, LogSettings()) is None
+    [table] = await attached_tables(vacancies)
+    assert table.broken is not None
+    assert f"no column {column} any more" in table.broken
+    assert await postings(vacancies) == {ONE: "a"}
+    assert await detach(vacancies, "feed", number) == 1

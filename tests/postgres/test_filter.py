@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from datetime import UTC, datetime
 
 import orjson
 import pytest
@@ -201,9 +202,18 @@ async def test_what_the_log_leaves_out_for_a_filter_no_subscriber_of_it_would_ge
     given_postings, wanted = drawn(300)
     kinds = itertools.cycle([(), (Kind.POSTED,), (), (Kind.CLOSED,), (Kind.UPDATED,), (Kind.CLOSED, Kind.UPDATED)])
     wanted = [dataclasses.replace(one, event=some) for one, some in zip(wanted, kinds, strict=False)]
-    wanted += [Filter(event=(Kind.UPDATED,)), Filter(event=(Kind.CLOSED,))]
+    wanted += [Filter(event=(Kind.UPDATED,)), Filter(event=(Kind.CLOSED,)), Filter(), Filter(company=("berlin",))]
+    wanted += [dataclasses.replace(one, backfill=False) for one in wanted[::3]]
+    wanted += [one.narrowed(Filter(backfill=False)) for one in wanted[1:10]]
     async with pool(make_settings(dsn).database, dsn) as connections:
-        await JobStore(connections).write(given_postings)
+        await JobStore(connections).write(given_postings[::2])
+        async with database.transaction():
+            await database.execute("SELECT set_config('feed.backfill', 'on', true)")
+            await database.executemany(
+                "INSERT INTO job (title, company, url, closed_at) VALUES ('x', $1, 'https://acme.example', $2)",
+                [("Berlin", None), ("Berlin", datetime(2026, 1, 1, tzinfo=UTC)), ("Acme", None)],
+            )
+        await JobStore(connections).write(given_postings[1::2])
         # Every posting becomes another one; then some change what no filter reads, and some go.
         names = ", ".join(FILTERED)
         await database.execute(
@@ -215,6 +225,7 @@ async def test_what_the_log_leaves_out_for_a_filter_no_subscriber_of_it_would_ge
         await database.execute("SELECT canary()")
         events = [EncodedEvent(1, event) for event in await advanced(database)]
         assert len(events) > 2 * len(given_postings)
+        assert sum(event.is_backfill for event in events) == 3
         log, head = Log(connections), events[-1].position
         told = read = 0
         for one in wanted:

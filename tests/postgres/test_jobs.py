@@ -75,7 +75,7 @@ async def test_postings_are_numbered_in_the_order_they_were_sent(store: JobStore
 
 
 async def test_one_that_postgres_refuses_takes_the_others_with_it(store: JobStore, database: Connection) -> None:
-    long = posting(2, description="x" * 1_048_577)
+    long = posting(2).model_copy(update={"description": "x" * 1_048_577})
     with pytest.raises(Invalid, match="job_description_check"):
         await store.write_batches([batch_of([posting(1)]), batch_of([long])])
     assert await database.fetchval("SELECT count(*) FROM job") == 0
@@ -209,6 +209,25 @@ async def test_a_posting_reads_with_its_description(store: JobStore) -> None:
     job = (await store.put(posting(1, description="a\r\n\u2028b", tags=["é"]))).id
     read = orjson.loads(await store.read(job))
     assert (read["description"], read["tags"], read["href"]) == ("a\r\n\u2028b", ["é"], f"/v1/jobs/{job}")
+
+
+async def test_html_is_kept_and_compared_and_leaves_only_sanitised(store: JobStore, database: Connection) -> None:
+    html = "<p>a<script>x</script></p><ul><li>b</ul>"
+    job = (await store.put(posting(1, description_html=html))).id
+    kept = {"description": "a\n\n- b", "description_html": "<p>a</p><ul><li>b</li></ul>"}
+    assert orjson.loads(await store.read(job)).items() >= kept.items()
+    assert dict(await only(database)).items() >= kept.items()
+    assert await store.write([posting(1, description_html=html)]) == Written(0, 0, 1)
+    assert await store.write([posting(1, description_html="<p>b", description=kept["description"])]) == Written(0, 1, 0)
+
+    await database.execute("UPDATE job SET description_html = '<b onclick=x>c</b><img src=x>'")
+    read = orjson.loads(await store.read(job))
+    assert (read["description"], read["description_html"]) == ("a\n\n- b", "<b>c</b>")
+    await database.execute("UPDATE job SET description = NULL")
+    assert orjson.loads(await store.read(job))["description"] == "c"
+    await database.execute("UPDATE job SET description_html = NULL")
+    read = orjson.loads(await store.read(job))
+    assert (read["description"], read["description_html"]) == (None, None)
 
 
 async def test_overlapping_writes_in_any_order_all_succeed(store: JobStore, database: Connection) -> None:

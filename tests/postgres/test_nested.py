@@ -147,15 +147,15 @@ async def test_an_upsert_whose_trigger_changes_what_it_updated_keeps_its_order(d
 async def test_a_row_that_makes_room_for_its_successor_is_closed_before_that_is_posted(database: Connection) -> None:
     insert = "INSERT INTO job (id, title, company, url) OVERRIDING SYSTEM VALUE VALUES"
     await trigger(database, "BEFORE INSERT ON job FOR EACH ROW", "DELETE FROM job WHERE id = NEW.id;", "room")
-    await database.execute(f"{insert} (1, \'a\', \'c\', \'u\')")
-    await database.execute(f"{insert} (1, \'b\', \'c\', \'u\')")
+    await database.execute(f"{insert} (1, 'a', 'c', 'u')")
+    await database.execute(f"{insert} (1, 'b', 'c', 'u')")
     await trigger(
         database, "AFTER INSERT ON job FOR EACH ROW", "UPDATE job SET title = title || '+' WHERE id = NEW.id;",
         "behind",
     )  # fmt: skip
-    await database.execute(f"{insert} (1, \'c\', \'c\', \'u\')")
+    await database.execute(f"{insert} (1, 'c', 'c', 'u')")
     await trigger(database, "AFTER INSERT ON job FOR EACH ROW", "DELETE FROM job WHERE id = NEW.id;", "end_it")
-    await database.execute(f"{insert} (1, \'d\', \'c\', \'u\')")
+    await database.execute(f"{insert} (1, 'd', 'c', 'u')")
     assert [event[:2] for event in told(await advanced(database))] == [
         ("posted", "a"), ("closed", "a"), ("posted", "b"), ("closed", "b"), ("posted", "c"), ("updated", "c+"),
         ("closed", "c+"), ("posted", "d"), ("updated", "d+"), ("closed", "d+"),

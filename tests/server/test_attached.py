@@ -6,7 +6,8 @@ import asyncpg
 import httpx
 import pytest
 
-from feed.database.attachments import attach, attached_tables
+from feed.database.attach import attach
+from feed.database.attachments import attached_tables
 from feed.database.table_shape import describe
 from tests.conftest import Running
 from tests.postgres.attaching import VACANCIES, spec
@@ -75,6 +76,9 @@ async def test_attached_postings_are_not_written_over_http(
         ):
             assert answer.status_code == 409, answer.text
             assert "attached table shop.vacancies: write there" in answer.json()["detail"]
+        some = (await client.post("/v1/jobs?on_error=skip", json=[new, new | {"source": "own"}])).json()
+        assert (some["created"], some["rejected"]) == (1, 1)
+        assert (some["errors"][0]["index"], some["errors"][0]["field"]) == (0, "source")
 
 
 async def test_a_new_partition_and_a_missed_write_are_found_by_the_running_service(

@@ -17,11 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from feed.access.grant import Scope
 from feed.doctor import flow
-from feed.doctor.database import examine_database
-from feed.doctor.finding import Finding
 from tests.conftest import Running, make_settings, run_server
 from tests.postgres.events import Connection, add, opened
 from tests.postgres.running import backends
+from tests.server.examining import examined
 from tests.server.operators import key_of
 from tests.server.scripted import Answer, Script, feed, frame, problem, running
 from tests.waiting import until
@@ -37,14 +36,6 @@ async def doctor(*arguments: str) -> tuple[int | None, Found, str]:
     for finding in json.loads(out) if out else ():
         findings.setdefault(finding["check"], []).append(finding)
     return process.returncode, findings, err.decode()
-
-
-async def examined(dsn: str, **settings: Any) -> dict[str, list[Finding]]:
-    """The findings about a database, by check."""
-    findings: dict[str, list[Finding]] = {}
-    async for finding in examine_database(make_settings(dsn, **settings), dsn):
-        findings.setdefault(finding.check, []).append(finding)
-    return findings
 
 
 def bad(found: Found) -> list[str]:

@@ -24,6 +24,11 @@ def lines_of(script: Script) -> list[list[dict[str, Any]]]:
     return [[json.loads(line) for line in request.body.splitlines()] for request in script.requests]
 
 
+def good(title: str, **more: Any) -> str:
+    """JSON of a posting that no server refuses."""
+    return json.dumps({"external_id": title, "title": title, "company": "c", "url": "https://a.example"} | more)
+
+
 def ndjson(*titles: str) -> bytes:
     return b"".join(b'{"external_id":"%s","title":"%s"}\n' % (t.encode(), t.encode()) for t in titles)
 
@@ -36,10 +41,10 @@ async def test_ndjson_from_a_pipe_is_posted_in_batches() -> None:
     assert [[posting["title"] for posting in batch] for batch in lines_of(script)] == [["a", "b"], ["c", "d"], ["e"]]
 
 
-@pytest.mark.parametrize("text", ['[{"title": "a"}, {"title": "b"}]', '{"title": "a"}\n{"title": "b"}'])
-async def test_a_file_is_posted_whatever_its_form(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("form", ["[%s, %s]", "%s\n%s"])
+async def test_a_file_is_posted_whatever_its_form(tmp_path: Path, form: str) -> None:
     file = tmp_path / "jobs"
-    file.write_text(text)
+    file.write_text(form % (good("a"), good("b")))
     script = Script(counts(created=2))
     async with running(script) as url:
         code, _, _ = await post(str(file), "--url", url)
@@ -76,7 +81,7 @@ async def test_a_pipe_that_pauses_has_its_postings_posted_at_once() -> None:
     assert out == b"2 created, 0 updated, 0 unchanged, 0 rejected\n"
 
 
-async def test_records_the_server_refuses_are_named_by_line_and_the_others_written() -> None:
+async def test_records_the_server_refuses_are_named_by_line_and_the_others_written(tmp_path: Path) -> None:
     script = Script(
         problem(
             422,
@@ -88,13 +93,14 @@ async def test_records_the_server_refuses_are_named_by_line_and_the_others_writt
     )
     async with running(script) as url:
         stdin = b'{"title":"a"}\n{"x":1}\n\n{oops\n{"title":"c"}\n'
-        code, out, err = await post("-", "--url", url, stdin=stdin)
+        code, out, err = await post("-", "--url", url, "--skip-bad", "--bad", str(tmp_path / "bad"), stdin=stdin)
     assert code == 1
     assert out == "1 created, 0 updated, 0 unchanged, 3 rejected\n"
     assert err.splitlines()[1:] == [
         "feed: line 2: title: is required",
         "feed: line 2: url: must be a URL",
         "feed: line 5: company: must not be blank",
+        f"feed: 3 bad records are in {tmp_path / 'bad'}",
     ]
     assert err.startswith("feed: line 4: record: is not valid JSON")
 
@@ -112,14 +118,17 @@ async def test_foreign_records_are_mapped(tmp_path: Path) -> None:
     ]
     script = Script(counts(created=1))
     async with running(script) as url:
-        code, out, err = await post("-", "--map", str(mapping), "--url", url, stdin=json.dumps(records).encode())
+        skip = ("--skip-bad", "--bad", str(tmp_path / "bad"))
+        code, out, err = await post("-", "--map", str(mapping), "--url", url, *skip, stdin=json.dumps(records).encode())
     assert (code, out) == (1, "1 created, 0 updated, 0 unchanged, 1 rejected, 1 skipped\n")
-    assert err == "feed: item 3: posted_at: 'soon' is not a time in seconds since 1970\n"
+    fault = {"field": "posted_at", "message": "'soon' is not a time in seconds since 1970"}
+    assert err.splitlines()[0] == f"feed: item 3: posted_at: {fault['message']}"
+    assert json.loads((tmp_path / "bad").read_text()) == {"item": 3, "faults": [fault], "record": records[2]}
     expected = {"source": "s", "external_id": "1", "title": "A", "company": "C", "url": "u"}
     assert lines_of(script) == [[{**expected, "posted_at": "1970-01-01T00:00:00Z"}]]
 
 
-async def test_of_many_faults_of_one_kind_the_first_are_told_and_a_mapping_is_advised() -> None:
+async def test_of_many_faults_of_one_kind_the_first_are_told_and_a_mapping_is_advised(tmp_path: Path) -> None:
     answers = [
         problem(
             422,
@@ -130,9 +139,10 @@ async def test_of_many_faults_of_one_kind_the_first_are_told_and_a_mapping_is_ad
     ]
     async with running(Script(*answers)) as url:
         stdin = b"".join(b'{"field_%d":1}\n' % n for n in range(25))
-        code, out, err = await post("-", "--url", url, "--batch", "1", stdin=stdin)
+        skip = ("--skip-bad", "--bad", str(tmp_path / "bad"))
+        code, out, err = await post("-", "--url", url, "--batch", "1", *skip, stdin=stdin)
     assert (code, out) == (1, "0 created, 0 updated, 0 unchanged, 25 rejected\n")
-    told = err.splitlines()
+    told = err.splitlines()[:-1]
     assert len(told) == 43
     assert told[39] == "feed: line 20: field_19: is no field of a posting that can be written"
     assert told[40] == 'feed: 5 more faults of the kind "is required" are not shown.'
@@ -149,10 +159,11 @@ async def test_values_do_not_make_a_kind_of_fault(tmp_path: Path) -> None:
     )
     stdin = b"".join(b'{"at":"day %d"}\n' % n for n in range(30))
     async with running(Script()) as url:
-        code, _, err = await post("-", "--url", url, "--map", str(mapping), stdin=stdin)
+        skip = ("--skip-bad", "--bad", str(tmp_path / "bad"))
+        code, _, err = await post("-", "--url", url, "--map", str(mapping), *skip, stdin=stdin)
     assert code == 1
-    assert len(err.splitlines()) == 21
-    assert "10 more faults" in err.splitlines()[-1]
+    assert len(err.splitlines()) == 22
+    assert "10 more faults" in err.splitlines()[-2]
     assert "--map" not in err
 
 
@@ -198,6 +209,9 @@ async def test_a_server_that_refuses_everything_ends_the_run_at_once() -> None:
         (["-", "--url", "localhost:8000"], "localhost:8000"),
         (["-", "--url", "http://a", "--database-url", "postgresql://b"], "two targets"),
         (["-", "--batch", "0"], "--batch"),
+        (["-", "--bad", "x"], "--skip-bad"),
+        (["-", "--skip-bad", "--bad", "."], "cannot write"),
+        (["/dev/null", "--skip-bad", "--bad", "/dev/null"], "which is the input"),
         ([], "file"),
     ],
 )

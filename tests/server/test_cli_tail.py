@@ -56,6 +56,16 @@ async def test_postings_are_lines_and_what_happens_to_the_connection_is_told_on_
     ]
 
 
+async def test_no_backfill_is_asked_of_the_server_and_cannot_be_verified() -> None:
+    script = Script(Answer(START + posted(1), then="silence"))
+    async with running(script) as url:
+        code, _, _ = await tail(url, "--no-backfill", "--limit", "1")
+        assert (code, script.requests[0].query) == (0, {"backfill": ["false"]})
+        code, _, err = await tail(url, "--no-backfill", "--verify")
+    assert code == 2
+    assert "leave out --no-backfill" in " ".join(err.split())
+
+
 async def test_json_is_one_line_an_event_as_it_comes() -> None:
     script = Script(Answer(START + frame("reset", {"reason": "ahead"}, id="1.0") + posted(1), then="silence"))
     async with running(script) as url, feed("tail", url, "--json", "--http2") as process:

@@ -62,7 +62,7 @@ async def test_one_posting_is_made_and_can_be_read_where_it_says(client: httpx.A
     made = await client.post("/v1/jobs", json=whole)
     assert made.status_code == 201
     posting = made.json()
-    assert set(posting) == {*FIELDS, "href", "description"}
+    assert set(posting) == {*FIELDS, "href", "description", "description_html"}
     assert made.headers["location"] == posting["href"] == f"/v1/jobs/{posting['id']}"
     read = await client.get(posting["href"])
     assert read.json() == posting
@@ -168,6 +168,61 @@ async def test_a_key_twice_in_one_request_is_an_error_that_names_both(client: ht
     assert [(fault["index"], fault["field"]) for fault in faults] == [(599, "external_id")]
     assert "item 2" in faults[0]["message"]
     assert await count(client) == 0
+
+
+BAD = (job(2, url="acme"), b"{oops", [7], job(1, title="again"), job(3, description="x" * 1_100_000))
+
+
+@pytest.mark.parametrize("form", ["ndjson", "array"])
+async def test_on_error_skip_writes_what_is_good_and_lists_the_faults_of_the_rest(
+    client: httpx.AsyncClient, form: str
+) -> None:
+    if form == "ndjson":
+        body = b"".join(
+            (one if isinstance(one, bytes) else orjson.dumps(one)) + b"\n" for one in (job(1), b"", *BAD, job(4))
+        )
+        sent: dict[str, Any] = {"content": body, "headers": NDJSON}
+        places = [{"index": n, "line": n + 2} for n in range(1, 6)]
+    else:
+        sent = {"json": [job(1), BAD[0], 5, *BAD[2:], job(4)]}
+        places = [{"index": n} for n in range(1, 6)]
+    answer = await client.post("/v1/jobs?on_error=skip", **sent)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    errors = found.pop("errors")
+    assert found == {"created": 2, "updated": 0, "unchanged": 0, "rejected": 5}
+    assert [{name: value for name, value in one.items() if name in ("index", "line")} for one in errors] == places
+    assert [one["field"] for one in errors] == ["url", "posting", "posting", "external_id", "posting"]
+    assert errors[4]["message"] == "has more than 1,048,576 bytes"
+    assert [one["title"] for one in (await client.get("/v1/jobs")).json()["jobs"]] == ["Baker"] * 2
+    again = (await client.post("/v1/jobs?on_error=skip", **sent)).json()
+    assert (again["unchanged"], again["rejected"]) == (2, 5)
+
+
+async def test_on_error_skip_leaves_out_what_only_the_database_refuses(
+    client: httpx.AsyncClient, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await database.execute("ALTER TABLE job ADD CONSTRAINT of_the_owner CHECK (seniority <> 'chief')")
+    jobs = [
+        job(n, **({"seniority": "chief"} if n in (3, 4, 998) else {"title": ""} if n == 2 else {})) for n in range(1200)
+    ]
+    check_problem(await client.post("/v1/jobs", content=lines(jobs[3:]), headers=NDJSON), 422)
+    found = (await client.post("/v1/jobs?on_error=skip", content=b"\n" + lines(jobs), headers=NDJSON)).json()
+    errors = [(one["index"], one["line"], one["field"]) for one in found.pop("errors")]
+    assert found == {"created": 1196, "updated": 0, "unchanged": 0, "rejected": 4}
+    assert errors == [(2, 4, "title"), *((n, n + 2, "of_the_owner") for n in (3, 4, 998))]
+    chiefs = lines([job(n, seniority="chief") for n in range(101)])
+    check_problem(await client.post("/v1/jobs?on_error=skip", content=chiefs, headers=NDJSON), 422)
+
+
+async def test_on_error_skip_lists_a_hundred_faults_and_counts_all(client: httpx.AsyncClient) -> None:
+    body = lines([JOB | {"title": ""}] * 1000 + [job(1)])
+    found = (await client.post("/v1/jobs?on_error=skip", content=body, headers=NDJSON)).json()
+    assert (found["created"], found["rejected"], len(found["errors"])) == (1, 1000, 100)
+    nothing = (await client.post("/v1/jobs?on_error=skip", json=[])).json()
+    assert nothing == {"created": 0, "updated": 0, "unchanged": 0, "rejected": 0, "errors": []}
+    check_problem(await client.post("/v1/jobs?on_error=skip", json=JOB | {"title": ""}), 422)
+    check_problem(await client.post("/v1/jobs?on_error=maybe", json=[JOB]), 422)
 
 
 async def test_an_item_of_a_mebibyte_is_taken_and_one_over_it_is_not(client: httpx.AsyncClient) -> None:
@@ -601,7 +656,7 @@ async def test_the_documented_example_can_be_posted_in_every_way(client: httpx.A
                 method, address, content=orjson.dumps(example), headers={"content-type": kind}
             )
             assert answer.status_code in (200, 201), answer.text
-            assert set(example) <= {*FIELDS, "description"}
+            assert set(example) <= {*FIELDS, "description", "description_html"}
 
 
 async def test_the_documented_parameters_are_the_ones_that_work(client: httpx.AsyncClient) -> None:
@@ -651,7 +706,8 @@ async def test_the_stream_documents_every_frame_it_sends(
             continue
         kind = frames[frame.event]
         assert set(kind["required"]) <= {name for name in ("id", "event", "data") if getattr(frame, name) is not None}
-        assert set(frame.data) == set(kind["properties"]["data"]["contentSchema"]["properties"]), frame.event
+        documented = set(kind["properties"]["data"]["contentSchema"]["properties"])
+        assert set(frame.data) == documented - {"backfill"}, frame.event  # tests/server/test_stream_backfill.py
 
 
 async def test_the_stream_documents_what_a_client_reads(client: httpx.AsyncClient) -> None:

@@ -42,7 +42,7 @@ def test_a_german_table() -> None:
         "tags": "schlagworte",
         "salary_min": "gehalt_von",
         "salary_max": "gehalt_bis",
-        "currency": "substring(upper(waehrung) FROM '^[A-Z]{3}$')",
+        "currency": "waehrung",
         "latitude": "breitengrad",
         "longitude": "laengengrad",
         "posted_at": "erstellt_am AT TIME ZONE 'UTC'",
@@ -120,7 +120,7 @@ def test_a_french_table() -> None:
     assert (found.fields["location"], found.fields["employment_type"]) == ("lieu_travail", "type_contrat")
     assert (found.fields["salary_min"], found.fields["salary_max"]) == ("salaire_min", "salaire_max")
     assert (found.fields["posted_at"], found.fields["valid_through"]) == ("date_publication", "date_limite")
-    assert found.fields["tags"] == r"regexp_split_to_array(nullif(btrim(mots_cles), ''), '\s*,\s*')"
+    assert found.fields["tags"] == "string_to_array(replace(mots_cles, ', ', ','), ',')"
     assert (found.where, found.closed) == ("est_publie IS TRUE", "archive IS TRUE")
 
 
@@ -203,8 +203,9 @@ def test_a_salary_says_its_currency_and_period_by_its_name() -> None:
 
 def test_tags_are_split_where_their_values_are() -> None:
     shape = table("id bigint!\ntitle text\nskills text")
-    assert "'\\s*;\\s*'" in guess(shape, [{"skills": "python; sql"}]).fields["tags"]
-    assert "'\\s*\\|\\s*'" in guess(shape, [{"skills": "python|sql"}]).fields["tags"]
+    semicolons = guess(shape, [{"skills": "python; sql"}]).fields["tags"]
+    assert semicolons == "string_to_array(replace(skills, '; ', ';'), ';')"
+    assert guess(shape, [{"skills": "python|sql"}]).fields["tags"].endswith("'|')")
 
 
 def test_a_word_for_the_posting_before_the_name_does_not_hide_it() -> None:

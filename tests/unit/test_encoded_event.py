@@ -1,6 +1,7 @@
 """An encoded event: what it takes in memory, and that it answers without the posting that it was made from."""
 
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -58,6 +59,21 @@ def test_a_hidden_posting_is_named_and_not_described() -> None:
     assert data_of(hidden) == {
         "id": 7, "version": 1, "updated_at": None, "closed_at": None, "href": "/v1/jobs/7", "reason": "left_filter",
     }  # fmt: skip
+
+
+def test_only_a_posting_of_a_backfill_says_so_and_only_filters_that_want_it_get_it() -> None:
+    news = event(1)
+    posted, closed = replace(news, reason="backfill"), replace(news, kind=Kind.CLOSED, reason="backfill")
+    assert "backfill" not in document(news, Kind.POSTED)
+    assert document(posted, Kind.POSTED) == document(news, Kind.POSTED) | {"backfill": True}
+    assert document(closed, Kind.CLOSED) == document(news, Kind.POSTED) | {"backfill": True, "reason": "closed"}
+    without, acme = Filter(backfill=False), Filter(company=("acme",))
+    for one in (posted, closed):
+        encoded = EncodedEvent(EPOCH, one)
+        assert encoded.frame_for(EVERYTHING) == encoded.frame_for(acme) == encoded.frame
+        for wanted in (without, replace(acme, backfill=False), EVERYTHING.narrowed(without), acme.narrowed(without)):
+            assert encoded.frame_for(wanted) is None
+            assert EncodedEvent(EPOCH, news).frame_for(wanted) is not None
 
 
 def test_an_unknown_salary_period_counts_as_a_year_and_stops_nobody() -> None:

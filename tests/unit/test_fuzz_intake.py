@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 import orjson
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
@@ -88,6 +88,28 @@ def test_a_body_means_the_same_however_it_is_cut(body: bytes, edges: list[int]) 
     whole = outcome([body] if body else [])
     assert outcome(cut(body, edges)) == whole
     assert outcome([body[place : place + 7] for place in range(0, len(body), 7)]) == whole
+
+
+@tries(300)
+@given(bodies, places)
+def test_skipping_leaves_out_the_same_postings_however_the_body_is_cut(body: bytes, edges: list[int]) -> None:
+    assume(len(body) <= 2000)
+
+    async def skipped(pieces: list[bytes]) -> tuple[list[Any], int, list[Any]]:
+        with Spool() as spool:
+            intake = Intake(spool, skip=True)
+            await take_lines(request(pieces), intake, _settings())
+            return [row for batch in spool for row in orjson.loads(batch.json)], intake.rejected, intake.faults
+
+    rows, rejected, faults = whole = asyncio.run(skipped([body] if body else []))
+    assert asyncio.run(skipped(cut(body, edges))) == whole
+    assert len(rows) + rejected == sum(bool(line.strip()) for line in body.split(b"\n"))
+    assert len({fault.index for fault in faults}) == rejected or len(faults) == 100
+    for fault in faults:
+        assert body.split(b"\n")[fault.line - 1].strip()
+    good = outcome([body] if body else [])
+    if isinstance(good, list):
+        assert (rows, rejected) == (good, 0)
 
 
 @tries(200)

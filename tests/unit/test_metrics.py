@@ -16,6 +16,9 @@ NAMES = {
     "feed_inbox_age_seconds": "gauge", "feed_log_head": "gauge", "feed_log_floor": "gauge", "feed_log_age_seconds": "gauge",
     "feed_database_reconnects": "counter", "feed_notification_queue_usage": "gauge", "feed_search_backlog": "gauge",
     "feed_requests": "counter",
+    "feed_sources": "gauge", "feed_source_open_postings": "gauge", "feed_source_suspect": "gauge",
+    "feed_source_success_age_seconds": "gauge", "feed_source_overdue_seconds": "gauge",
+    "feed_source_runs": "counter", "feed_source_postings": "counter",
     "feed_limited": "counter", "feed_credentials_refused": "counter", "feed_connections": "gauge", "feed_draining": "gauge",
 }  # fmt: skip
 """What dashboards and alerts are written against (the parser takes `_total` off)."""

@@ -94,7 +94,9 @@ def test_fields_that_contradict_each_other_are_said_in_words() -> None:
     assert faults(latitude=1) == [Fault("posting", "latitude and longitude must be given together")]
 
 
-@pytest.mark.parametrize("field", ["title", "company", "source", "external_id", "location", "description", "seniority"])
+@pytest.mark.parametrize(
+    "field", ["title", "company", "source", "external_id", "location", "description", "description_html", "seniority"]
+)
 @pytest.mark.parametrize(("bad", "name"), [("\x00", "NUL character (U+0000)"), ("\ud800", "lone surrogate (U+D800)")])
 def test_what_postgres_cannot_store_is_named_with_its_place(field: str, bad: str, name: str) -> None:
     found = faults(**{field: f"abc{bad}"})
@@ -134,8 +136,24 @@ def test_text_is_kept_as_it_was_sent() -> None:
     assert posting.title == posting.tags[0] == posting.description == text
 
 
+def test_html_of_a_description_is_kept_safe_and_makes_the_text_where_there_is_none() -> None:
+    html = {"description_html": "<p>a</p><script>b</script><p>c"}
+    posting = PostingIn.model_validate(JOB | html)
+    assert (posting.description_html, posting.description) == ("<p>a</p><p>c</p>", "a\n\nc")
+    assert posting.row()["description"] == "a\n\nc"
+    assert PostingIn.model_validate(JOB | html | {"description": None}).description == "a\n\nc"
+    assert PostingIn.model_validate(JOB | html | {"description": "own"}).description == "own"
+    assert PostingIn.model_validate(JOB | {"description_html": "<img>"}).description is None
+
+
+def test_a_description_and_its_html_have_a_bound_in_bytes() -> None:
+    for name in ("description", "description_html"):
+        assert faults(**{name: "é" * 600_000}) == [Fault(name, "must be at most 1,048,576 bytes long")]
+        PostingIn.model_validate(JOB | {name: "é" * 500_000})
+
+
 def test_the_models_and_the_logs_order_of_fields_agree() -> None:
     assert {*FIELDS, "href"} == set(Posting.model_fields)
-    assert {*FIELDS, "href", "description"} == set(PostingWhole.model_fields)
+    assert {*FIELDS, "href", "description", "description_html"} == set(PostingWhole.model_fields)
     assert set(FILTERED) < set(FIELDS)
-    assert set(PostingIn.model_fields) == {*FIELDS, "description"} - {"id", "version", "updated_at"}
+    assert set(PostingIn.model_fields) == {*FIELDS, "description", "description_html"} - {"id", "version", "updated_at"}

@@ -33,6 +33,17 @@ def test_equal_wishes_are_equal_filters() -> None:
     assert one != canonical(company=["Acme"])
 
 
+def test_a_wish_without_backfill_is_a_filter_and_is_carried_on() -> None:
+    assert canonical(backfill="true") == EVERYTHING
+    without = FilterQuery.model_validate({"backfill": "false", "tag": ["go"]})
+    assert not without.canonical().backfill
+    assert without.encoded() == "tag=go&backfill=false"
+    assert parse_filter("backfill=false") == canonical(backfill=False) != EVERYTHING
+    assert FilterQuery().encoded() == ""
+    with pytest.raises(Invalid, match="backfill: must be true or false"):
+        parse_filter("backfill=maybe")
+
+
 def test_all_kinds_are_no_filter_of_kinds() -> None:
     assert canonical(event=["closed", "posted", "updated"]) == EVERYTHING
     assert canonical(event=["posted", "closed", "posted"]).event == (Kind.CLOSED, Kind.POSTED)

@@ -86,7 +86,7 @@ BEGIN
     code := replace(code, format('{matched %s}', alias), listed);
     SELECT string_agg(format('%s.%I', alias, a.attname), ', ' ORDER BY a.attnum) INTO listed FROM pg_attribute a
      WHERE a.attrelid = 'job'::regclass AND a.attnum > 0 AND NOT a.attisdropped
-       AND a.attname NOT IN ('version', 'updated_at');    -- whose change alone is no news
+       AND a.attname NOT IN ('version', 'updated_at', 'mirror_hash');    -- whose change alone is no news
     code := replace(code, format('{content %s}', alias), listed);
   END LOOP;
   EXECUTE format('CREATE OR REPLACE FUNCTION capture_job() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER

@@ -46,6 +46,12 @@ CREATE TABLE attachment_bad (
 -- there is no posting any more, and an empty array that the table was emptied.
 COMMENT ON COLUMN inbox.origin IS 'the attachment whose table it is; null: the feed''s own job';
 
+-- What the mirrored row was when it was mirrored, as a hash: a comparison passes over rows that are still the same.
+ALTER TABLE job ADD COLUMN mirror_hash bigint;
+CREATE FUNCTION mirror_hash(attached integer, p text[]) RETURNS bigint LANGUAGE sql STABLE AS $$
+  SELECT hashtextextended(p::text, attached)
+$$;
+
 -- The functions from here to unfold() are called with the feed's schema as search_path, and with times in UTC and ISO format.
 
 -- A posting as the log holds it, and what of it filters read.
@@ -133,11 +139,12 @@ BEGIN
   new AS (
     INSERT INTO job AS j (source, external_id, title, company, url, location, country, workplace, employment_type, seniority,
       tags, salary_min, salary_max, currency, salary_period, latitude, longitude, posted_at, valid_through, closed_at,
-      description, description_html)
+      description, description_html, mirror_hash)
     SELECT (r.made).source, (r.made).external_id, (r.made).title, (r.made).company, (r.made).url, (r.made).location,
       (r.made).country, (r.made).workplace, (r.made).employment_type, (r.made).seniority, (r.made).tags, (r.made).salary_min,
       (r.made).salary_max, (r.made).currency, (r.made).salary_period, (r.made).latitude, (r.made).longitude,
-      (r.made).posted_at, (r.made).valid_through, (r.made).closed_at, (r.made).description, (r.made).description_html
+      (r.made).posted_at, (r.made).valid_through, (r.made).closed_at, (r.made).description, (r.made).description_html,
+      mirror_hash(a.id, r.p)
       FROM r WHERE (r.old).id IS NULL AND (r.made).title IS NOT NULL ORDER BY r.number
     RETURNING j AS made, array_position(keys, j.external_id) AS number),
   other AS (
@@ -147,7 +154,7 @@ BEGIN
         salary_max = (r.made).salary_max, currency = (r.made).currency, salary_period = (r.made).salary_period,
         latitude = (r.made).latitude, longitude = (r.made).longitude, posted_at = (r.made).posted_at,
         valid_through = (r.made).valid_through, closed_at = (r.made).closed_at, description = (r.made).description,
-        description_html = (r.made).description_html
+        description_html = (r.made).description_html, mirror_hash = mirror_hash(a.id, r.p)
       FROM r
      WHERE j.id = ANY (ids) AND j.id = (r.old).id AND (r.made).title IS NOT NULL
        AND (j.title, j.company, j.url, j.location, j.country, j.workplace, j.employment_type, j.seniority, j.tags,
@@ -318,11 +325,12 @@ END $$;
 --
 -- The lock on `state` keeps advance() out. So of every row, what its writer left is either mirrored or in the inbox, as far as
 -- the snapshot sees the writer; a row with something in the inbox is left to that. Whoever commits after the snapshot leaves
--- something in the inbox that comes later. Call it in READ COMMITTED. `waits` says that nothing can be compared right now.
+-- something in the inbox that comes later. Call it in READ COMMITTED. (Plans are kept for a session, and are made while `job` has
+-- few rows: without enable_seqscan = off they would stay quadratic.) `waits` says that nothing can be compared right now.
 CREATE FUNCTION reconcile(attached integer, query text, INOUT place text[], most integer, OUT read integer, OUT made integer,
                           OUT waits boolean)
 LANGUAGE plpgsql SET search_path FROM CURRENT SET TimeZone = 'UTC' SET DateStyle = 'ISO, YMD' SET extra_float_digits = 1
-SET jit = off AS $$
+SET enable_seqscan = off SET jit = off AS $$
 DECLARE
   st state; a attachment; r record; e record; now timestamptz; i inbox; found inbox[] := '{}';
 BEGIN
@@ -333,15 +341,18 @@ BEGIN
   now := greatest(clock_timestamp(), st.at);
   PERFORM set_config('feed.mirror', 'on', true);
   FOR r IN EXECUTE format(
-    'SELECT q.posting, q.place, i.keys, i.emptied FROM (%s) q CROSS JOIN (SELECT array_agg(i.job[1]) AS keys,
-       coalesce(bool_or(cardinality(i.job) = 0), false) AS emptied FROM inbox i WHERE i.origin = %s) i', query, attached)
+    'SELECT CASE WHEN j.mirror_hash IS DISTINCT FROM mirror_hash(%2$s, q.posting) THEN q.posting END AS posting, q.place,
+       j.id IS NOT NULL AS known, i.keys, i.emptied
+       FROM (SELECT q.*, row_number() OVER () AS n FROM (%1$s) q) q LEFT JOIN job j ON j.source = %3$L AND j.external_id = q.posting[1]
+       CROSS JOIN (SELECT array_agg(i.job[1]) AS keys, coalesce(bool_or(cardinality(i.job) = 0), false) AS emptied
+                     FROM inbox i WHERE i.origin = %2$s) i
+      ORDER BY q.n', query, attached, a.source)
     USING place, most
   LOOP
     IF r.emptied THEN waits := true; EXIT; END IF;
     read := read + 1; place := r.place;
     CONTINUE WHEN r.posting IS NULL OR r.posting[1] = ANY (r.keys);
-    CONTINUE WHEN NOT a.backfill AND cardinality(r.posting) > 1
-      AND NOT EXISTS (SELECT FROM job j WHERE j.source = a.source AND j.external_id = r.posting[1]);
+    CONTINUE WHEN NOT r.known AND (NOT a.backfill OR cardinality(r.posting) = 1);
     i.job := r.posting; i.at := now;
     found := array_append(found, i);
   END LOOP;
@@ -429,4 +440,4 @@ CREATE TRIGGER feed_truncated AFTER TRUNCATE ON job FOR EACH STATEMENT EXECUTE F
 
 REVOKE ALL ON FUNCTION texts(job), filtered_texts(job), fitted(attachment, job, text[], timestamptz),
   mirror(attachment, inbox[], boolean), unfold(inbox[], integer), reconcile(integer, text, text[], integer),
-  expire_mirrored(integer), guard_mirrored(), doubt_all() FROM PUBLIC;
+  expire_mirrored(integer), mirror_hash(integer, text[]), guard_mirrored(), doubt_all() FROM PUBLIC;

@@ -1,12 +1,14 @@
-/** One posting on screen: built once from the template, changed in place; all text goes in as text. */
+/** One posting on screen: built once from the template, changed in place; all text goes in as text, or by markup.js. */
 
 import { ago, hue, link, moment, monogram, salary } from "./format.js";
+import { markup } from "./markup.js";
 
 const WORKPLACES = { onsite: "On-site", hybrid: "Hybrid", remote: "Remote" };
 const ENDS = {
   closed: "Closed",
   expired: "Expired",
   deleted: "Deleted",
+  removed: "Not followed any more",
   left_filter: "No longer matches your filter",
 };
 const MARKS = { posted: "New", updated: "Updated" };
@@ -174,9 +176,13 @@ export class Posting {
     try {
       const job = await this.#load(id, signal);
       this.#loaded = version;
-      if (job.description) {
+      const rich = job.description_html ? markup(job.description_html) : null;
+      if (rich?.textContent.trim()) {
+        description.replaceChildren(rich);
+        description.className = "description rich";
+      } else if (job.description) {
         description.textContent = job.description;
-        description.classList.remove("quiet");
+        description.className = "description";
       } else {
         this.#say("This posting has no description.");
       }
@@ -191,7 +197,7 @@ export class Posting {
 
   #say(text) {
     this.#parts.description.textContent = text;
-    this.#parts.description.classList.add("quiet");
+    this.#parts.description.className = "description quiet";
   }
 
   #particulars() {

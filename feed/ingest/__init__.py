@@ -1,0 +1,1 @@
+"""Ingest: postings from public boards, fetched on schedule and kept true."""
