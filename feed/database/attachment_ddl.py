@@ -125,7 +125,8 @@ class AttachmentDdl:
             f"      FULL JOIN (SELECT {new} AS posting FROM old_rows r OFFSET 0) o ON n.posting[1] = o.posting[1]\n"
             "     WHERE n.posting IS DISTINCT FROM o.posting;\n"
             f"  ELSE\n    {into} ARRAY[{old_key}], {self._number} FROM old_rows r;\n  END IF;\n"
-            "  IF FOUND AND current_setting('max_prepared_transactions') = '0' THEN PERFORM ring(); END IF;\n"
+            "  IF FOUND AND current_setting('max_prepared_transactions') = '0'\n"
+            "    AND (SELECT last_value FROM armed) = 1 THEN PERFORM ring(); END IF;\n"  # a call costs, and it asks again
         )
         if self._spec.on_error == "abort":
             return f"BEGIN\n{work}  RETURN NULL;\nEND"

@@ -186,6 +186,7 @@ async def _going(connection: Any, number: int) -> Comparison | None:
         return None
     if row["pass"] is not None:
         return Comparison(**json.loads(row["pass"]))
+    await connection.execute("SELECT FROM state FOR UPDATE")  # first: advance() holds it when it notes rows there
     await connection.execute("DELETE FROM attachment_bad WHERE attachment = $1", number)
     await connection.execute("UPDATE attachment_doubt SET looked_into = true WHERE attachment = $1", number)
     return Comparison()

@@ -1,6 +1,7 @@
 """Attached tables: rows of somebody else's table become postings, whatever writes them."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -239,6 +240,23 @@ async def test_a_write_succeeds_although_its_row_cannot_be_mapped_and_is_found_l
     assert (table.doubts, table.bad, table.broken) == (0, 2, None)
     reasons = await vacancies.fetch("SELECT why FROM attachment_bad ORDER BY why")
     assert [row["why"] for row in reasons] == ["division by zero", "it has no title"]
+
+
+@pytest.mark.parametrize("time", ["20260-01-01", "0044-03-15 BC", "infinity"])
+async def test_times_that_no_client_could_read_are_left_out(vacancies: Connection, time: str) -> None:
+    await vacancies.execute(
+        "ALTER TABLE shop.vacancies ADD since timestamptz, ADD ends timestamptz, ADD gone timestamptz"
+    )
+    fields = {"posted_at": "since", "valid_through": "ends"}
+    await attached(vacancies, spec(fields=fields, closed="gone", closed_is_time=True))
+    await vacancies.execute(
+        f"INSERT INTO shop.vacancies (headline, since, ends, gone) VALUES ('a', '{time}', '{time}', '{time}')"
+    )
+    [event] = await advanced(vacancies)
+    assert event.job["valid_through"] is None
+    assert event.kind == "closed"
+    for name in ("posted_at", "closed_at"):
+        assert abs(datetime.fromisoformat(event.job[name]) - datetime.now(UTC)) < timedelta(hours=1)
 
 
 async def test_on_error_abort_refuses_the_write_instead(vacancies: Connection) -> None:

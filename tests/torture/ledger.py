@@ -22,8 +22,8 @@ DECLARE
   now_ jsonb; was_ jsonb; kind_ text; reason_ text := coalesce(nullif(current_setting('feed.reason', true), ''), 'closed');
 BEGIN
   IF OLD.source = '{OWN}' OR NEW.source = '{OWN}' THEN RETURN NULL; END IF;  -- a mirror: its table has a trigger
-  IF TG_OP <> 'DELETE' THEN now_ := to_jsonb(NEW) - '{{description,description_html}}'::text[]; END IF;
-  IF TG_OP <> 'INSERT' THEN was_ := to_jsonb(OLD) - '{{description,description_html}}'::text[]; END IF;
+  IF TG_OP <> 'DELETE' THEN now_ := to_jsonb(NEW) - '{{description,description_html,mirror_hash}}'::text[]; END IF;
+  IF TG_OP <> 'INSERT' THEN was_ := to_jsonb(OLD) - '{{description,description_html,mirror_hash}}'::text[]; END IF;
   IF TG_OP = 'DELETE' THEN
     kind_ := 'closed'; reason_ := 'deleted'; now_ := was_; was_ := NULL;
   ELSIF TG_OP = 'INSERT' THEN

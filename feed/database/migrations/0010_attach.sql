@@ -69,6 +69,9 @@ $$;
 -- Make a posting of a mapped row, as far as `job` allows: texts that are too long are cut, values that no posting may have are
 -- left out. Without a title, a company or a link there is no posting; `why` says so then.
 CREATE FUNCTION fitted(a attachment, old job, p text[], at timestamptz, OUT j job, OUT why text) LANGUAGE plpgsql AS $$
+DECLARE
+  first constant timestamptz := '0001-01-01 00:00:00Z';
+  last constant timestamptz := '9999-12-31 23:59:59Z';   -- what RFC 3339 can write
 BEGIN
   why := CASE
     WHEN length(p[1]) NOT BETWEEN 1 AND 500 THEN 'its key has more than 500 characters'
@@ -93,76 +96,95 @@ BEGIN
   IF p[17]::float8 BETWEEN -90 AND 90 AND p[18]::float8 BETWEEN -180 AND 180 THEN
     j.latitude := p[17]::float8; j.longitude := p[18]::float8;
   END IF;
-  j.posted_at := coalesce(CASE WHEN isfinite(p[19]::timestamptz) THEN p[19]::timestamptz END, old.posted_at, at);
-  j.valid_through := CASE WHEN isfinite(p[20]::timestamptz) THEN p[20]::timestamptz END;
+  j.posted_at := coalesce(CASE WHEN p[19]::timestamptz BETWEEN first AND last THEN p[19]::timestamptz END, old.posted_at, at);
+  j.valid_through := CASE WHEN p[20]::timestamptz BETWEEN first AND last THEN p[20]::timestamptz END;
   j.closed_at := CASE
-    WHEN p[23] = 'true' OR NOT isfinite(p[23]::timestamptz) OR p[23] IS NULL AND j.valid_through < at
+    WHEN p[23] = 'true' OR p[23]::timestamptz NOT BETWEEN first AND last OR p[23] IS NULL AND j.valid_through < at
     THEN coalesce(old.closed_at, at) ELSE p[23]::timestamptz END;
   j.description := CASE WHEN octet_length(p[24]) <= 1048576 THEN p[24] ELSE left(p[24], 262144) END;
   j.description_html := CASE WHEN octet_length(p[25]) <= 1048576 THEN p[25] END;
 END $$;
 
--- Bring the mirror of one row up to date, and return the event that this makes; `kind` is null where nothing changed. Only the
--- holder of the lock on `state` may call it, with feed.mirror = on, by which job's own trigger leaves these writes alone.
-CREATE FUNCTION mirror(a attachment, p text[], at timestamptz, first_time boolean, OUT kind text, OUT reason text, OUT job text[],
-                       OUT was text[]) LANGUAGE plpgsql AS $$
+-- Bring the mirror of some rows of an attached table up to date, and return the events that this makes, with the number of the
+-- row in `changed`; of rows with the same key, the last counts. All of them are written by one statement, since the checks of
+-- `job` are what a single one costs. Only the holder of the lock on `state` may call it, with feed.mirror = on, by which
+-- job's own trigger leaves these writes alone.
+CREATE FUNCTION mirror(a attachment, changed inbox[], first_time boolean)
+RETURNS TABLE (number integer, kind text, reason text, at timestamptz, job text[], was text[]) LANGUAGE plpgsql
+SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
-  old job; made job; why text; f record;
+  keys text[] := ARRAY(SELECT c.job[1] FROM unnest(changed) WITH ORDINALITY c ORDER BY c.ordinality);
+  ids bigint[] := ARRAY(SELECT (SELECT o.id FROM job o WHERE o.source = a.source AND o.external_id = k) FROM unnest(keys) k);
 BEGIN
-  SELECT j.* INTO old FROM job j WHERE j.source = a.source AND j.external_id = p[1];
-  IF cardinality(p) > 1 THEN
-    f := fitted(a, old, p, at);
-    made := f.j; why := f.why;
-  END IF;
-  IF why IS NOT NULL THEN
-    INSERT INTO attachment_bad AS b (attachment, key, why) SELECT a.id, left(p[1], 500), why
-     WHERE (SELECT count(*) FROM attachment_bad c WHERE c.attachment = a.id) < 1000
-    ON CONFLICT (attachment, key) DO UPDATE SET why = excluded.why, at = excluded.at;
-  ELSIF EXISTS (SELECT FROM attachment_bad b WHERE b.attachment = a.id AND b.key = p[1]) THEN
-    DELETE FROM attachment_bad b WHERE b.attachment = a.id AND b.key = p[1];
-  END IF;
-  IF made.title IS NULL THEN
-    IF old.id IS NULL THEN RETURN; END IF;
-    DELETE FROM job j WHERE j.id = old.id;
-    kind := 'closed'; reason := 'deleted'; job := texts(old);
-    RETURN;
-  END IF;
-  IF old.id IS NULL THEN
+  -- Planned once, when `job` may be small: whatever its size becomes, it is read by these keys and ids alone.
+  RETURN QUERY WITH r AS MATERIALIZED (
+    SELECT u.number, u.at, u.job AS p, o.old, f.j AS made, f.why
+      FROM (SELECT DISTINCT ON (c.job[1]) c.ordinality::integer AS number, c.at, c.job
+              FROM unnest(changed) WITH ORDINALITY c ORDER BY c.job[1], c.ordinality DESC) u
+      LEFT JOIN LATERAL (
+        SELECT j AS old FROM job j WHERE j.source = a.source AND j.external_id = u.job[1] LIMIT 1) o ON true
+      LEFT JOIN LATERAL fitted(a, o.old, u.job, u.at) f ON cardinality(u.job) > 1),
+  worse AS (
+    INSERT INTO attachment_bad AS b (attachment, key, why)
+    SELECT DISTINCT ON (2) a.id, left(r.p[1], 500), r.why FROM r WHERE r.why IS NOT NULL
+     LIMIT greatest(0, 1000 - (SELECT count(*) FROM attachment_bad c WHERE c.attachment = a.id))
+    ON CONFLICT (attachment, key) DO UPDATE SET why = excluded.why, at = excluded.at),
+  better AS (
+    DELETE FROM attachment_bad b USING r WHERE r.why IS NULL AND b.attachment = a.id AND b.key = r.p[1]),
+  gone AS (
+    DELETE FROM job j USING r WHERE j.id = ANY (ids) AND j.id = (r.old).id AND (r.made).title IS NULL
+    RETURNING r.number, j AS old),
+  new AS (
     INSERT INTO job AS j (source, external_id, title, company, url, location, country, workplace, employment_type, seniority,
       tags, salary_min, salary_max, currency, salary_period, latitude, longitude, posted_at, valid_through, closed_at,
       description, description_html, mirror_hash)
-    VALUES (made.source, made.external_id, made.title, made.company, made.url, made.location, made.country, made.workplace,
-      made.employment_type, made.seniority, made.tags, made.salary_min, made.salary_max, made.currency, made.salary_period,
-      made.latitude, made.longitude, made.posted_at, made.valid_through, made.closed_at, made.description,
-      made.description_html, mirror_hash(a.id, p))
-    RETURNING j.* INTO made;
-    kind := CASE WHEN made.closed_at IS NULL THEN 'posted' ELSE 'closed' END;
-    reason := CASE WHEN first_time THEN 'backfill' WHEN made.closed_at IS NOT NULL THEN 'closed' END;
-    job := texts(made);
-    RETURN;
-  END IF;
-  IF (old.title, old.company, old.url, old.location, old.country, old.workplace, old.employment_type, old.seniority, old.tags,
-      old.salary_min, old.salary_max, old.currency, old.salary_period, old.latitude, old.longitude, old.posted_at,
-      old.valid_through, old.closed_at, old.description, old.description_html)
-     IS NOT DISTINCT FROM
-     (made.title, made.company, made.url, made.location, made.country, made.workplace, made.employment_type, made.seniority,
-      made.tags, made.salary_min, made.salary_max, made.currency, made.salary_period, made.latitude, made.longitude,
-      made.posted_at, made.valid_through, made.closed_at, made.description, made.description_html) THEN
-    RETURN;
-  END IF;
-  UPDATE job j SET title = made.title, company = made.company, url = made.url, location = made.location,
-      country = made.country, workplace = made.workplace, employment_type = made.employment_type,
-      seniority = made.seniority, tags = made.tags, salary_min = made.salary_min, salary_max = made.salary_max,
-      currency = made.currency, salary_period = made.salary_period, latitude = made.latitude, longitude = made.longitude,
-      posted_at = made.posted_at, valid_through = made.valid_through, closed_at = made.closed_at,
-      description = made.description, description_html = made.description_html, mirror_hash = mirror_hash(a.id, p)
-   WHERE j.id = old.id RETURNING j.* INTO made;
-  kind := CASE WHEN old.closed_at IS NULL AND made.closed_at IS NOT NULL THEN 'closed'
-               WHEN old.closed_at IS NOT NULL AND made.closed_at IS NULL THEN 'posted' ELSE 'updated' END;
-  reason := CASE WHEN kind = 'closed' THEN CASE WHEN made.valid_through < at AND p[23] IS NULL THEN 'expired' ELSE 'closed' END END;
-  job := texts(made); was := filtered_texts(old);
-  IF was = filtered_texts(made) THEN was := NULL; END IF;
+    SELECT (r.made).source, (r.made).external_id, (r.made).title, (r.made).company, (r.made).url, (r.made).location,
+      (r.made).country, (r.made).workplace, (r.made).employment_type, (r.made).seniority, (r.made).tags, (r.made).salary_min,
+      (r.made).salary_max, (r.made).currency, (r.made).salary_period, (r.made).latitude, (r.made).longitude,
+      (r.made).posted_at, (r.made).valid_through, (r.made).closed_at, (r.made).description, (r.made).description_html,
+      mirror_hash(a.id, r.p)
+      FROM r WHERE (r.old).id IS NULL AND (r.made).title IS NOT NULL ORDER BY r.number
+    RETURNING j AS made, array_position(keys, j.external_id) AS number),
+  other AS (
+    UPDATE job j SET title = (r.made).title, company = (r.made).company, url = (r.made).url, location = (r.made).location,
+        country = (r.made).country, workplace = (r.made).workplace, employment_type = (r.made).employment_type,
+        seniority = (r.made).seniority, tags = (r.made).tags, salary_min = (r.made).salary_min,
+        salary_max = (r.made).salary_max, currency = (r.made).currency, salary_period = (r.made).salary_period,
+        latitude = (r.made).latitude, longitude = (r.made).longitude, posted_at = (r.made).posted_at,
+        valid_through = (r.made).valid_through, closed_at = (r.made).closed_at, description = (r.made).description,
+        description_html = (r.made).description_html, mirror_hash = mirror_hash(a.id, r.p)
+      FROM r
+     WHERE j.id = ANY (ids) AND j.id = (r.old).id AND (r.made).title IS NOT NULL
+       AND (j.title, j.company, j.url, j.location, j.country, j.workplace, j.employment_type, j.seniority, j.tags,
+            j.salary_min, j.salary_max, j.currency, j.salary_period, j.latitude, j.longitude, j.posted_at, j.valid_through,
+            j.closed_at, j.description, j.description_html)
+           IS DISTINCT FROM
+           ((r.made).title, (r.made).company, (r.made).url, (r.made).location, (r.made).country, (r.made).workplace,
+            (r.made).employment_type, (r.made).seniority, (r.made).tags, (r.made).salary_min, (r.made).salary_max,
+            (r.made).currency, (r.made).salary_period, (r.made).latitude, (r.made).longitude, (r.made).posted_at,
+            (r.made).valid_through, (r.made).closed_at, (r.made).description, (r.made).description_html)
+    RETURNING r.number, r.old, j AS made, r.p[23] IS NULL AND j.valid_through < r.at AS expired)
+  SELECT e.number, e.kind, e.reason, changed[e.number].at, e.job, CASE WHEN e.was IS DISTINCT FROM e.matched THEN e.was END
+    FROM (
+      SELECT g.number, 'closed' AS kind, 'deleted' AS reason, texts(g.old) AS job, NULL::text[] AS was,
+             NULL::text[] AS matched
+        FROM gone g
+      UNION ALL
+      SELECT n.number, CASE WHEN (n.made).closed_at IS NULL THEN 'posted' ELSE 'closed' END,
+             CASE WHEN first_time THEN 'backfill' WHEN (n.made).closed_at IS NOT NULL THEN 'closed' END, texts(n.made),
+             NULL, NULL
+        FROM new n
+      UNION ALL
+      SELECT o.number,
+             CASE WHEN (o.old).closed_at IS NULL AND (o.made).closed_at IS NOT NULL THEN 'closed'
+                  WHEN (o.old).closed_at IS NOT NULL AND (o.made).closed_at IS NULL THEN 'posted' ELSE 'updated' END,
+             CASE WHEN (o.old).closed_at IS NULL AND (o.made).closed_at IS NOT NULL THEN
+               CASE WHEN o.expired THEN 'expired' ELSE 'closed' END END,
+             texts(o.made), filtered_texts(o.old), filtered_texts(o.made)
+        FROM other o) e
+   ORDER BY e.number;
 END $$;
 
 -- Turn rows of the inbox, in their order, into events. A table that was emptied has up to `most` of its postings closed; if
@@ -172,15 +194,21 @@ RETURNS TABLE (kind text, reason text, at timestamptz, job text[], was text[])
 LANGUAGE plpgsql SET search_path FROM CURRENT SET TimeZone = 'UTC' SET DateStyle = 'ISO, YMD' SET extra_float_digits = 1 AS $$
 #variable_conflict use_column
 DECLARE
-  i inbox; a attachment; number integer := 0; closed integer; old job;
+  i inbox; a attachment; number integer := 0; since integer; keys text[] := '{}'; closed integer; old job;
 BEGIN
   IF taken IS NULL THEN RETURN; END IF;
   PERFORM set_config('feed.mirror', 'on', true);
   FOREACH i IN ARRAY taken LOOP
     number := number + 1;
-    at := i.at;
+    -- Rows of one table that follow one another, each key once, are mirrored together; 200 at most, as each is
+    -- compared with each.
+    IF since IS NOT NULL AND (i.origin IS DISTINCT FROM a.id::oid OR cardinality(i.job) = 0 OR i.job[1] = ANY (keys)
+                              OR number - since = 200) THEN
+      RETURN QUERY SELECT m.kind, m.reason, m.at, m.job, m.was FROM mirror(a, taken[since:number - 1], false) m;
+      since := NULL; keys := '{}';
+    END IF;
     IF i.origin IS NULL THEN
-      kind := i.kind; reason := i.reason; job := i.job; was := i.was;
+      kind := i.kind; reason := i.reason; at := i.at; job := i.job; was := i.was;
       RETURN NEXT;
       CONTINUE;
     END IF;
@@ -189,10 +217,10 @@ BEGIN
     END IF;
     CONTINUE WHEN a.id IS NULL;                        -- it was detached meanwhile
     IF cardinality(i.job) > 0 THEN
-      SELECT m.* INTO kind, reason, job, was FROM mirror(a, i.job, i.at, false) m;
-      IF kind IS NOT NULL THEN RETURN NEXT; END IF;
+      since := coalesce(since, number); keys := array_append(keys, i.job[1]);
       CONTINUE;
     END IF;
+    at := i.at;
     kind := 'closed'; reason := 'deleted'; was := NULL; closed := 0;
     FOR old IN DELETE FROM job j WHERE j.id IN (SELECT o.id FROM job o WHERE o.source = a.source LIMIT most) RETURNING j.* LOOP
       job := texts(old); closed := closed + 1;
@@ -203,6 +231,9 @@ BEGIN
       EXIT;
     END IF;
   END LOOP;
+  IF since IS NOT NULL THEN
+    RETURN QUERY SELECT m.kind, m.reason, m.at, m.job, m.was FROM mirror(a, taken[since:], false) m;
+  END IF;
   PERFORM set_config('feed.mirror', 'off', true);
 END $$;
 
@@ -301,7 +332,7 @@ CREATE FUNCTION reconcile(attached integer, query text, INOUT place text[], most
 LANGUAGE plpgsql SET search_path FROM CURRENT SET TimeZone = 'UTC' SET DateStyle = 'ISO, YMD' SET extra_float_digits = 1
 SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-  st state; a attachment; r record; e record; now timestamptz; fresh inbox[] := '{}'; inserted integer;
+  st state; a attachment; r record; e record; now timestamptz; i inbox; found inbox[] := '{}';
 BEGIN
   read := 0; made := 0; waits := false;
   SELECT * INTO STRICT st FROM state FOR UPDATE;
@@ -321,39 +352,16 @@ BEGIN
     IF r.emptied THEN waits := true; EXIT; END IF;
     read := read + 1; place := r.place;
     CONTINUE WHEN r.posting IS NULL OR r.posting[1] = ANY (r.keys);
-    IF r.known THEN
-      SELECT m.* INTO e FROM mirror(a, r.posting, now, a.compared_at IS NULL) m;
-      CONTINUE WHEN e.kind IS NULL;
-      made := made + 1;
-      INSERT INTO log (position, kind, reason, at, captured_at, job, was)
-      VALUES (st.head + made, e.kind, e.reason, now, now, e.job, e.was);
-    ELSIF a.backfill AND cardinality(r.posting) > 1 THEN
-      fresh := fresh || ROW(NULL, NULL, 'mirror', NULL, now, r.posting, NULL, NULL, NULL)::inbox;
-    END IF;
+    CONTINUE WHEN NOT r.known AND (NOT a.backfill OR cardinality(r.posting) = 1);
+    i.job := r.posting; i.at := now;
+    found := array_append(found, i);
   END LOOP;
-  -- What is not mirrored yet, in one statement: mirror() by mirror() would take four times as long.
-  WITH f AS MATERIALIZED (
-    SELECT t.n, t.job AS posting, fitted(a, NULL, t.job, now) AS made
-      FROM unnest(fresh) WITH ORDINALITY t(xid, id, kind, reason, at, job, was, origin, nested, n)),
-  bad AS (
-    INSERT INTO attachment_bad AS b (attachment, key, why) SELECT a.id, left(f.posting[1], 500), (f.made).why FROM f
-     WHERE (f.made).why IS NOT NULL AND (SELECT count(*) FROM attachment_bad c WHERE c.attachment = a.id) < 1000
-    ON CONFLICT (attachment, key) DO UPDATE SET why = excluded.why, at = excluded.at),
-  m AS (
-    INSERT INTO job AS j (source, external_id, title, company, url, location, country, workplace, employment_type, seniority,
-      tags, salary_min, salary_max, currency, salary_period, latitude, longitude, posted_at, valid_through, closed_at,
-      description, description_html, mirror_hash)
-    SELECT x.source, x.external_id, x.title, x.company, x.url, x.location, x.country, x.workplace, x.employment_type,
-      x.seniority, x.tags, x.salary_min, x.salary_max, x.currency, x.salary_period, x.latitude, x.longitude, x.posted_at,
-      x.valid_through, x.closed_at, x.description, x.description_html, mirror_hash(a.id, f.posting)
-      FROM f CROSS JOIN LATERAL (SELECT (f.made).j.*) x WHERE (f.made).why IS NULL ORDER BY f.n
-    ON CONFLICT (source, external_id) DO NOTHING RETURNING j.id, j.closed_at IS NULL AS open, texts(j) AS job)
-  INSERT INTO log (position, kind, reason, at, captured_at, job)
-  SELECT st.head + made + row_number() OVER (ORDER BY m.id), CASE WHEN m.open THEN 'posted' ELSE 'closed' END,
-         CASE WHEN a.compared_at IS NULL THEN 'backfill' WHEN NOT m.open THEN 'closed' END, now, now, m.job
-    FROM m;
-  GET DIAGNOSTICS inserted = ROW_COUNT;
-  made := made + inserted;
+  FOR e IN SELECT m.* FROM generate_series(1, cardinality(found), 200) n
+      CROSS JOIN LATERAL mirror(a, found[n:n + 199], a.compared_at IS NULL) m LOOP
+    made := made + 1;
+    INSERT INTO log (position, kind, reason, at, captured_at, job, was)
+    VALUES (st.head + made, e.kind, e.reason, now, now, e.job, e.was);
+  END LOOP;
   PERFORM set_config('feed.mirror', 'off', true);
   IF made > 0 THEN
     UPDATE state t SET head = st.head + made, at = now;
@@ -431,5 +439,5 @@ END $$;
 CREATE TRIGGER feed_truncated AFTER TRUNCATE ON job FOR EACH STATEMENT EXECUTE FUNCTION doubt_all();
 
 REVOKE ALL ON FUNCTION texts(job), filtered_texts(job), fitted(attachment, job, text[], timestamptz),
-  mirror(attachment, text[], timestamptz, boolean), unfold(inbox[], integer), reconcile(integer, text, text[], integer),
+  mirror(attachment, inbox[], boolean), unfold(inbox[], integer), reconcile(integer, text, text[], integer),
   expire_mirrored(integer), mirror_hash(integer, text[]), guard_mirrored(), doubt_all() FROM PUBLIC;
