@@ -5,7 +5,7 @@ import json
 import re
 from email.message import Message
 from typing import Any, Final
-from xml.etree.ElementTree import (
+from xml.etree.ElementTree import (  # nosec B405
     Element,
     ParseError,
 )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from html import escape
 from typing import Any
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element  # nosec B405
 
 from feed.ingest.adapter import Answer, Found, Malformed
 from feed.ingest.board import SingleAnswer
