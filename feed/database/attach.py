@@ -37,6 +37,13 @@ async def attach(connection: Any, schema: str, spec: AttachmentSpec, shape: Tabl
                 f"there are postings with the source {spec.source} already. Choose another one by --source; or take them "
                 "over by --adopt: those whose external_id is no key of the table are then closed."
             )
+        if await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM job WHERE source = $1 AND external_id IS NULL)", spec.source
+        ):
+            raise ConfigurationError(
+                f"there are postings with the source {spec.source} that have no external_id, which cannot be taken over. "
+                "Choose another one by --source."
+            )
         first, *_ = await plan(connection, schema, spec, shape)
 
         async def record() -> None:

@@ -229,6 +229,10 @@ class AttachmentDdl:
         """Return the query for the keys and places of the next rows, which leaves the map alone."""
         return self.rows_query(types).replace(self.posting, self.key, 1)
 
+    def next_mirrored_query(self) -> str:
+        """Return the query for the next mirrored posting, as one whose row is gone: its external id can be no key."""
+        return self._mirrored("ARRAY[j.external_id]")
+
     def gone_query(self, types: Mapping[str, str]) -> str:
         """Return the query for mirrored postings, in the order of their keys, which finds those whose row is gone."""
         if len(self._spec.key) == 1:
@@ -240,12 +244,15 @@ class AttachmentDdl:
                 for n, name in enumerate(self._spec.key)
             )
         return (
-            "SELECT CASE WHEN t.there IS NULL THEN ARRAY[j.external_id] END AS posting, ARRAY[j.external_id] AS place "
-            "FROM (SELECT j.external_id FROM job j "
-            f"WHERE j.source = {literal(self._spec.source)} "
-            "AND ($1::text[] IS NULL OR j.external_id > ($1::text[])[1]) "
-            "ORDER BY j.external_id LIMIT $2::integer) j "
+            f"{self._mirrored('CASE WHEN t.there IS NULL THEN ARRAY[j.external_id] END')} "
             f"LEFT JOIN LATERAL (SELECT true AS there FROM {self._spec.table} t WHERE {same} LIMIT 1) t ON true"
+        )
+
+    def _mirrored(self, posting: str) -> str:
+        return (
+            f"SELECT {posting} AS posting, ARRAY[j.external_id] AS place FROM (SELECT j.external_id FROM job j "
+            f"WHERE j.source = {literal(self._spec.source)} "
+            "AND ($1::text[] IS NULL OR j.external_id > ($1::text[])[1]) ORDER BY j.external_id LIMIT $2::integer) j"
         )
 
 

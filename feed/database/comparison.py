@@ -159,6 +159,12 @@ async def _skip(connection: Any, attached: Attached, error: asyncpg.PostgresErro
         going = await _going(connection, number)
         if going is None:
             return None
+        if going.phase == "gone" and isinstance(error, asyncpg.DataError):  # its external id cannot be a key
+            query = attached.ddl.next_mirrored_query()
+            closed = await connection.fetchrow(_RECONCILE, number, query, going.place, 1)
+            going = replace(going, place=closed["place"], made=going.made + closed["made"])
+            await _save(connection, number, going)
+            return going
         try:
             async with connection.transaction():
                 row = await connection.fetchrow(attached.ddl.key_query(attached.types), going.place, 1)

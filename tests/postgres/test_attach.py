@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from feed.database.attach import detach, equip
+from feed.database.attach import attach, detach, equip
 from feed.database.attachments import attached_tables
 from feed.database.comparison import Comparison, compare
 from feed.database.retention import expire
+from feed.database.table_shape import describe
 from feed.errors import ConfigurationError, DatabaseUnavailable
 from feed.settings.log import LogSettings
 from tests.conftest import Connect
@@ -254,8 +255,9 @@ async def test_times_that_no_client_could_read_are_left_out(vacancies: Connectio
     )
     [event] = await advanced(vacancies)
     assert event.job["valid_through"] is None
-    assert event.kind == "closed"
-    for name in ("posted_at", "closed_at"):
+    past = "BC" in time
+    assert event.kind == ("closed" if past else "posted")
+    for name in ("posted_at", "closed_at") if past else ("posted_at",):
         assert abs(datetime.fromisoformat(event.job[name]) - datetime.now(UTC)) < timedelta(hours=1)
 
 
@@ -524,3 +526,35 @@ async def test_a_map_that_was_dropped_breaks_neither_writes_nor_other_tables(
     assert f"no column {column} any more" in table.broken
     assert await postings(vacancies) == {ONE: "a"}
     assert await detach(vacancies, "feed", number) == 1
+
+
+async def test_postings_that_are_taken_over_and_have_no_row_are_closed_whatever_their_external_id(
+    vacancies: Connection,
+) -> None:
+    await add(vacancies, "no row", source="shop.vacancies", external_id=TWO)
+    await add(vacancies, "no key", source="shop.vacancies", external_id="x")
+    await add(vacancies, "old", source="shop.vacancies", external_id=ONE)
+    await vacancies.execute("INSERT INTO shop.vacancies (id, headline) VALUES ($1, 'new')", ONE)
+    await advanced(vacancies)
+    number = await attach(vacancies, "feed", spec(), await describe(vacancies, "shop.vacancies"), adopt=True)
+    await compared(vacancies, number)
+    assert await postings(vacancies) == {ONE: "new"}
+    await add(vacancies, "nameless", source="other")
+    with pytest.raises(ConfigurationError, match="no external_id"):
+        other = spec(source="other")
+        await detach(vacancies, "feed", number)
+        await attach(vacancies, "feed", other, await describe(vacancies, "shop.vacancies"), adopt=True)
+
+
+async def test_a_row_that_closes_at_a_time_to_come_is_open_until_then(vacancies: Connection) -> None:
+    await vacancies.execute("ALTER TABLE shop.vacancies ADD ends timestamptz")
+    await attached(vacancies, spec(closed="ends", closed_is_time=True))
+    await vacancies.execute(
+        "INSERT INTO shop.vacancies (headline, ends) VALUES ('past', now() - interval '1 day'), ('never', 'infinity'), "
+        "('later', now() + interval '1 day')"
+    )
+    await advanced(vacancies)
+    rows = await vacancies.fetch("SELECT title, closed_at < now() AS closed, valid_through > now() AS ends FROM job")
+    assert {row["title"]: (row["closed"], row["ends"]) for row in rows} == {
+        "past": (True, None), "never": (None, None), "later": (None, True),
+    }  # fmt: skip

@@ -72,6 +72,7 @@ CREATE FUNCTION fitted(a attachment, old job, p text[], at timestamptz, OUT j jo
 DECLARE
   first constant timestamptz := '0001-01-01 00:00:00Z';
   last constant timestamptz := '9999-12-31 23:59:59Z';   -- what RFC 3339 can write
+  ends timestamptz;
 BEGIN
   why := CASE
     WHEN length(p[1]) NOT BETWEEN 1 AND 500 THEN 'its key has more than 500 characters'
@@ -98,9 +99,15 @@ BEGIN
   END IF;
   j.posted_at := coalesce(CASE WHEN p[19]::timestamptz BETWEEN first AND last THEN p[19]::timestamptz END, old.posted_at, at);
   j.valid_through := CASE WHEN p[20]::timestamptz BETWEEN first AND last THEN p[20]::timestamptz END;
-  j.closed_at := CASE
-    WHEN p[23] = 'true' OR p[23]::timestamptz NOT BETWEEN first AND last OR p[23] IS NULL AND j.valid_through < at
-    THEN coalesce(old.closed_at, at) ELSE p[23]::timestamptz END;
+  IF p[23] <> 'true' THEN
+    ends := p[23]::timestamptz;
+    IF ends > at THEN                                  -- it is open until then
+      j.valid_through := least(j.valid_through, CASE WHEN ends <= last THEN ends END);
+    END IF;
+  END IF;
+  IF p[23] = 'true' OR ends <= at OR j.valid_through < at THEN
+    j.closed_at := coalesce(old.closed_at, CASE WHEN ends BETWEEN first AND at THEN ends END, at);
+  END IF;
   j.description := CASE WHEN octet_length(p[24]) <= 1048576 THEN p[24] ELSE left(p[24], 262144) END;
   j.description_html := CASE WHEN octet_length(p[25]) <= 1048576 THEN p[25] END;
 END $$;
