@@ -14,11 +14,11 @@ from tests.postgres.events import Connection, add, advanced, logged
 Row = dict[str, Any]
 
 
-async def trigger(connection: Connection, when: str, body: str, name: str = "own") -> None:
+async def trigger(connection: Connection, when: str, body: str, name: str = "own", table: str = "job") -> None:
     """Create a trigger of the user's own, with statements for its body."""
     await connection.execute(
         f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN coalesce(NEW, OLD); END $$;"
-        f'CREATE TRIGGER "{name}" {when} EXECUTE FUNCTION {name}()'
+        f'CREATE TRIGGER "{name}" {when.replace("ON job", f"ON {table}")} EXECUTE FUNCTION {name}()'
     )
 
 

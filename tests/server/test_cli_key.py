@@ -18,6 +18,7 @@ from tests.cluster import Cluster
 from tests.conftest import run_server
 from tests.processes import ROOT
 from tests.server.credentials import JOB, asking, check_denied, guarded
+from tests.waiting import until
 
 FORM = re.compile(r"feedkey_([0-9A-Za-z]{10})_[0-9A-Za-z]{38}")
 
@@ -83,6 +84,11 @@ async def test_a_key_that_was_made_is_good_as_it_was_asked_for_until_it_is_revok
         code, out, err = await key(dsn, "revoke", identity)
         assert (code, out) == (0, "")
         assert identity in err
+
+        async def heard() -> bool:
+            return (await reading.get("/v1/jobs")).status_code == 401
+
+        await until(heard)
         check_denied(await reading.get("/v1/jobs/stream"))
         assert (await writing.get("/v1/jobs")).status_code == 200
 

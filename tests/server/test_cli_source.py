@@ -192,7 +192,7 @@ async def test_check_compares_a_source_with_what_is_open_and_writes_nothing(dsn:
         assert "would close 1, and 2 more if the next list is without them too" in lines
         assert before == await database.fetch("SELECT s, p FROM source s JOIN source_posting p ON p.source = s.name")
         assert await database.fetchval("SELECT count(*) FROM job") == 0
-        await database.execute("UPDATE source SET counts = '{4}'; UPDATE source_posting SET missed = -1")
+        await database.execute("UPDATE source SET counts = '{9}'; UPDATE source_posting SET missed = -1")
         _, out, _ = await source(dsn, "check", "greenhouse:acme", **LOCAL)
         assert "suspect       the list holds 2" in out
         assert "would close   0 while it is suspect; `feed source accept greenhouse:acme` lets it close 3" in out
