@@ -106,7 +106,7 @@ BEGIN
     END IF;
   END IF;
   IF p[23] = 'true' OR ends <= at OR j.valid_through < at THEN
-    j.closed_at := coalesce(old.closed_at, CASE WHEN ends BETWEEN first AND at THEN ends END, at);
+    j.closed_at := coalesce(CASE WHEN ends BETWEEN first AND at THEN ends END, old.closed_at, at);
   END IF;
   j.description := CASE WHEN octet_length(p[24]) <= 1048576 THEN p[24] ELSE left(p[24], 262144) END;
   j.description_html := CASE WHEN octet_length(p[25]) <= 1048576 THEN p[25] END;
