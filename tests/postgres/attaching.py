@@ -15,6 +15,10 @@ CREATE TABLE shop.vacancies (
   id uuid PRIMARY KEY DEFAULT gen_random_uuid(), headline text, firm text DEFAULT 'Acme', link text DEFAULT 'https://a.example/1',
   city text, active boolean NOT NULL DEFAULT true, hits integer NOT NULL DEFAULT 0, skills text[], pay numeric)
 """
+ONE = "00000000-0000-0000-0000-000000000001"
+TWO = "00000000-0000-0000-0000-000000000002"
+"""Keys of rows."""
+
 FIELDS = {"title": "headline", "company": "firm", "url": "link", "location": "city || ', DE'"}
 
 
@@ -46,3 +50,8 @@ async def postings(database: Connection, source: str = "shop.vacancies") -> dict
     """The titles of the open postings of a source, by external id."""
     rows = await database.fetch("SELECT external_id, title FROM job WHERE source = $1 AND closed_at IS NULL", source)
     return {row["external_id"]: row["title"] for row in rows}
+
+
+def told(events: list) -> list[tuple[str, str | None, str]]:
+    """Kind, reason and title of each event."""
+    return [(str(event.kind), event.reason, event.job["title"]) for event in events]

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.cluster import Cluster
-from tests.postgres.events import opened
+from tests.postgres.attaching import VACANCIES
+from tests.postgres.events import Connection, opened
 
 _numbers = itertools.count(1)
 
@@ -33,3 +34,10 @@ async def role(blank: str) -> AsyncIterator[str]:
             yield name
         finally:
             await admin.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
+
+
+@pytest.fixture
+async def vacancies(database: Connection) -> Connection:
+    """A connection to a database with a table of somebody else's."""
+    await database.execute(VACANCIES)
+    return database
