@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 _LOOK = 1.0
 """Seconds between two looks whether there is a reason to compare a table."""
+_BROKEN = 60.0
+"""Seconds for which a table that cannot be compared is left alone: what is wrong with it wants a person."""
 _EQUIP = 10.0
 """Seconds between two looks at the triggers and partitions of each table."""
 
@@ -40,7 +42,7 @@ class MirrorKeeper:
         self._sequencer = sequencer
         self._backoff = Backoff(settings.database.reconnect_max)
         self._rest: dict[int, float] = {}
-        """Until when a table is left alone, in the loop's time: for as long as its last comparison took."""
+        """Until when a table is left alone, in the loop's time: for as long as its last comparison took, at least."""
 
     async def run(self) -> None:
         """Work for ever, whenever this process leads."""
@@ -86,6 +88,7 @@ class MirrorKeeper:
             if self._rest.get(row["id"], began) > began:
                 continue
             done = await compare(connection, self._settings.database.schema_name, row["id"], self._settings.log)
-            self._rest[row["id"]] = loop.time() + max(_LOOK, loop.time() - began)
+            least = _BROKEN if done is None else _LOOK
+            self._rest[row["id"]] = loop.time() + max(least, loop.time() - began)
             if done is not None and done.made:
                 log.info("compared an attached table", source=row["source"], rows=done.read, events=done.made)

@@ -35,6 +35,11 @@ class Answer:
     headers: Mapping[str, str]
     """The header fields; names are looked up without regard to case."""
 
+    @property
+    def where(self) -> str:
+        """Return the URL for the text of an error: without its query, which may hold a secret."""
+        return self.url.partition("?")[0]
+
 
 class FetchError(FeedError):
     """A URL gave no usable answer; `retry_after` is the seconds that the server asked us to wait."""

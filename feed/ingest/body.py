@@ -41,7 +41,7 @@ def text_of_body(answer: Answer, otherwise: str | None = None) -> str:
     """
     body = answer.body
     if not body.strip():
-        raise Malformed(f"{answer.url}: the body is empty.")
+        raise Malformed(f"{answer.where}: the body is empty.")
     marked = [name for mark, name in _BYTE_ORDER_MARKS if body.startswith(mark)]
     declared = _DECLARED.search(body, 0, _PROLOG)
     named = [(declared[1] or declared[2]).decode("ascii", "replace")] if declared else []
@@ -51,13 +51,13 @@ def text_of_body(answer: Answer, otherwise: str | None = None) -> str:
                 return body.decode(charset)
             except (UnicodeError, LookupError, ValueError):
                 continue
-    raise Malformed(f"{answer.url}: the body is not UTF-8, and no charset is declared that fits it.")
+    raise Malformed(f"{answer.where}: the body is not UTF-8, and no charset is declared that fits it.")
 
 
 def tree_text(answer: Answer, otherwise: str | None = None) -> str:
     """Return the same of a document that is to become a tree. Raises Malformed where it is too large for that."""
     if len(answer.body) > _LARGEST_TREE:
-        raise Malformed(f"{answer.url}: the document is larger than {_LARGEST_TREE >> 20} MiB.")
+        raise Malformed(f"{answer.where}: the document is larger than {_LARGEST_TREE >> 20} MiB.")
     return text_of_body(answer, otherwise)
 
 
@@ -65,12 +65,12 @@ def json_of(answer: Answer) -> Any:
     """Return the body as JSON. Raises Malformed, which shows how the body begins."""
     text = text_of_body(answer)
     if sum(map(text.count, ",[{")) > _MOST_VALUES:
-        raise Malformed(f"{answer.url}: the JSON holds more than {_MOST_VALUES:,} values.")
+        raise Malformed(f"{answer.where}: the JSON holds more than {_MOST_VALUES:,} values.")
     try:
         return parse_json(text)
     except ValueError as error:
         begin = " ".join(text[:60].split())
-        raise Malformed(f"{answer.url}: the body is not JSON ({error}); it begins with {begin!r}.") from error
+        raise Malformed(f"{answer.where}: the body is not JSON ({error}); it begins with {begin!r}.") from error
 
 
 def parse_json(text: str) -> Any:
@@ -90,13 +90,13 @@ def parse_json(text: str) -> Any:
 def xml_of(answer: Answer) -> Element:
     """Return the root of the XML document in the body. Raises Malformed, as it does for any that declares entities."""
     text = tree_text(answer)
-    refuse_entities(answer.url, text)
+    refuse_entities(answer.where, text)
     try:
         # As text, since a document may declare another charset than the one that it is in.
         root: Element = defusedxml.ElementTree.fromstring(text)
     except (ParseError, ValueError) as error:
         begin = " ".join(text[:60].split())
-        raise Malformed(f"{answer.url}: the body is not readable XML ({error}); it begins with {begin!r}.") from error
+        raise Malformed(f"{answer.where}: the body is not readable XML ({error}); it begins with {begin!r}.") from error
     return root
 
 

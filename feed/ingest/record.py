@@ -26,7 +26,7 @@ class Record:
         """Return the object that the body of `answer` is. Raises Malformed."""
         found = json_of(answer)
         if not isinstance(found, dict):
-            raise Malformed(f"{answer.url}: the body must be a JSON object, and is {kind_of(found)}.")
+            raise Malformed(f"{answer.where}: the body must be a JSON object, and is {kind_of(found)}.")
         return cls(found)
 
     def at(self, *path: str) -> Any:

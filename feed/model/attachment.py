@@ -7,10 +7,6 @@ OnError = Literal["skip", "abort"]
 """What becomes of a write to the attached table whose row cannot be captured: it succeeds and feed catches up later
 (`skip`), or it fails (`abort`)."""
 
-TEXTS = (
-    "title", "company", "url", "location", "country", "workplace", "employment_type", "seniority", "currency",
-    "salary_period", "description", "description_html",
-)  # fmt: skip
 MONEY = ("salary_min", "salary_max")
 COORDINATES = ("latitude", "longitude")
 TIMES = ("posted_at", "valid_through")

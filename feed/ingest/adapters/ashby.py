@@ -25,7 +25,7 @@ class Ashby(SingleAnswer):
         return f"https://api.ashbyhq.com/posting-api/job-board/{self.slug(board)}?includeCompensation=true"
 
     def found(self, board: str, answer: Answer) -> Found:
-        jobs = Record.of(answer).needed("jobs", answer.url)
+        jobs = Record.of(answer).needed("jobs", answer.where)
         return collect(self.source(board), jobs, _posting, complete=True, company=board)
 
 

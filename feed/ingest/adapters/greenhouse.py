@@ -24,7 +24,7 @@ class Greenhouse(SingleAnswer):
         return f"https://boards-api.greenhouse.io/v1/boards/{self.slug(board)}/jobs?content=true"
 
     def found(self, board: str, answer: Answer) -> Found:
-        jobs = Record.of(answer).needed("jobs", answer.url)
+        jobs = Record.of(answer).needed("jobs", answer.where)
         return collect(self.source(board), jobs, _posting, complete=True, company=board, of_one_company=True)
 
 

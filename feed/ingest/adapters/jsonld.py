@@ -44,7 +44,7 @@ class JsonLd(SingleAnswer):
             except ValueError as error:
                 broken = error
         if broken is not None and not postings:
-            raise Malformed(f"{answer.url}: the page's JSON-LD is not JSON ({broken}).") from broken
+            raise Malformed(f"{answer.where}: the page's JSON-LD is not JSON ({broken}).") from broken
 
         def posting(job: Record) -> Fields:
             return _posting(job, answer.url)

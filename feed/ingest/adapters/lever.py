@@ -58,7 +58,7 @@ class Lever(Board):
 def _array(answer: Answer) -> list[Any]:
     found = json_of(answer)
     if not isinstance(found, list):
-        raise Malformed(f"{answer.url}: the body must be a JSON array, and is {kind_of(found)}.")
+        raise Malformed(f"{answer.where}: the body must be a JSON array, and is {kind_of(found)}.")
     return found
 
 

@@ -32,7 +32,7 @@ class Mapped(SingleAnswer):
 
     def found(self, board: str, answer: Answer) -> Found:
         body = json_of(answer)
-        records = _records(body, urldefrag(board).fragment, answer.url)
+        records = _records(body, urldefrag(board).fragment, answer.where)
         further = isinstance(body, dict) and any(body.get(name) for name in _FURTHER)
 
         return collect(self.source(board), records, self._posting, complete=not further)

@@ -30,7 +30,7 @@ class Personio(SingleAnswer):
     def found(self, board: str, answer: Answer) -> Found:
         root = xml_of(answer)
         if root.tag != "workzag-jobs":
-            raise Malformed(f"{answer.url}: the XML's root must be workzag-jobs, and is {root.tag!r:.80}.")
+            raise Malformed(f"{answer.where}: the XML's root must be workzag-jobs, and is {root.tag!r:.80}.")
 
         def posting(position: Record) -> Fields:
             return _posting(position, f"https://{self.host(board)}.jobs.personio.de/job/")

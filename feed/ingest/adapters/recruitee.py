@@ -23,7 +23,7 @@ class Recruitee(SingleAnswer):
         return f"https://{self.host(board)}.recruitee.com/api/offers/"
 
     def found(self, board: str, answer: Answer) -> Found:
-        offers = Record.of(answer).needed("offers", answer.url)
+        offers = Record.of(answer).needed("offers", answer.where)
         return collect(self.source(board), offers, _posting, complete=True, company=board, of_one_company=True)
 
 

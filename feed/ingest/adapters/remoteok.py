@@ -30,7 +30,7 @@ class RemoteOk(SingleAnswer):
     def found(self, board: str, answer: Answer) -> Found:
         found = json_of(answer)
         if not isinstance(found, list):
-            raise Malformed(f"{answer.url}: the body must be a JSON array, and is {kind_of(found)}.")
+            raise Malformed(f"{answer.where}: the body must be a JSON array, and is {kind_of(found)}.")
         jobs = [job for job in found if not (isinstance(job, dict) and "legal" in job)]
         return collect(self.source(board), jobs, _posting, complete=False)
 

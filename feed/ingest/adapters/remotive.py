@@ -28,7 +28,7 @@ class Remotive(SingleAnswer):
         return f"https://remotive.com/api/remote-jobs{category}"
 
     def found(self, board: str, answer: Answer) -> Found:
-        jobs = Record.of(answer).needed("jobs", answer.url)
+        jobs = Record.of(answer).needed("jobs", answer.where)
         return collect(self.source(board), jobs, _posting, complete=False)
 
 

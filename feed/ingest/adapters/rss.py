@@ -35,7 +35,7 @@ class Rss(SingleAnswer):
 
     def found(self, board: str, answer: Answer) -> Found:
         text = tree_text(answer)
-        refuse_entities(answer.url, text)
+        refuse_entities(answer.where, text)
         # Bytes, because feedparser takes a text for a URL or the name of a file.
         feed = feedparser.parse(
             io.BytesIO(text.encode("utf-8", "replace")),
@@ -44,9 +44,9 @@ class Rss(SingleAnswer):
         )
         if not feed.get("version"):
             begin = " ".join(text[:60].split())
-            raise Malformed(f"{answer.url}: the body is no RSS or Atom feed; it begins with {begin!r}.")
+            raise Malformed(f"{answer.where}: the body is no RSS or Atom feed; it begins with {begin!r}.")
         if feed.get("bozo") and not text.rstrip().lower().endswith(_ENDS):
-            raise Malformed(f"{answer.url}: the feed ends in its middle ({feed.get('bozo_exception')}).")
+            raise Malformed(f"{answer.where}: the feed ends in its middle ({feed.get('bozo_exception')}).")
         company = Record(feed.get("feed", {})).text("title") or urlsplit(answer.url).hostname
         return collect(self.source(board), feed.entries, _posting, complete=False, company=company)
 

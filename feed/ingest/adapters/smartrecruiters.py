@@ -41,7 +41,7 @@ class SmartRecruiters(Board):
             answer = await fetch(str(page))
             size = self.bounded(board, size + len(answer.body))
             body = await asyncio.to_thread(Record.of, answer)
-            content = body.needed("content", answer.url)
+            content = body.needed("content", answer.where)
             told = body.at("totalFound")
             total = told if isinstance(told, int) and not isinstance(told, bool) else None
             jobs += content

@@ -4,7 +4,8 @@ import httpx
 import orjson
 import pytest
 
-from feed.ingest.adapter import Malformed
+from feed.ingest.adapter import Answer, Malformed
+from feed.ingest.body import json_of
 from tests.unit.adapters.reading import fixture, read
 
 BAKER = '{"offers": [{"id": 1, "title": "Bäcker", "company_name": "Grünwald", "careers_url": "https://a.example/1"}]}'
@@ -181,3 +182,11 @@ def test_an_id_that_is_too_long_becomes_its_hash() -> None:
 
 def _page(script: bytes) -> bytes:
     return b'<script type="application/ld+json">' + script + b"</script>"
+
+
+def test_an_error_does_not_tell_the_query_of_a_url_which_may_hold_a_secret() -> None:
+    answer = Answer("https://jobs.example/list?token=s3cret", b"<", "application/json", httpx.Headers())
+    with pytest.raises(Malformed) as refused:
+        json_of(answer)
+    assert str(refused.value).startswith("https://jobs.example/list: the body is not JSON")
+    assert "s3cret" not in str(refused.value)
